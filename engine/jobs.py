@@ -1,0 +1,175 @@
+"""What crosses the border between Discord, the queue and the painters: plain values, and the one protocol of a painter.
+
+Nothing here knows discord.py or torch. Requests are frozen: asking again gives the same pictures.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from engine.errors import EngineError, InvalidRequest
+
+PROMPT_LIMIT = 1000
+"""Characters of a prompt. CLIP reads its first few dozen tokens; Discord would allow 6,000 characters."""
+COUNT_LIMIT = 9
+"""Pictures of a request: the largest grid is 3 × 3."""
+SEED_LIMIT = 2**32
+"""Seeds are 0 … SEED_LIMIT - 1; the seeds of a grid count on from the first one and wrap around."""
+STEPS_LIMIT = 250
+"""Denoising steps of the base decoder."""
+GUIDANCE_LIMIT = 20.0
+"""Classifier-free guidance of the base decoder; 1 means off."""
+
+
+class Kind(StrEnum):
+    """What is to be done."""
+
+    DREAM = "dream"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What was asked, complete. `steps` and `guidance` are those of the base decoder; None leaves them to the model.
+
+    Raises:
+        InvalidRequest: a value is outside its range (the limits above).
+    """
+
+    prompt: str
+    seed: int
+    count: int = 4
+    steps: int | None = None
+    guidance: float | None = None
+    kind: Kind = Kind.DREAM
+
+    def __post_init__(self) -> None:
+        if not self.prompt.strip():
+            raise InvalidRequest("prompt", "hold at least one word")
+        if len(self.prompt) > PROMPT_LIMIT:
+            raise InvalidRequest("prompt", f"be at most {PROMPT_LIMIT} characters long; this one has {len(self.prompt)}")
+        if not 1 <= self.count <= COUNT_LIMIT:
+            raise InvalidRequest("count", f"be 1 to {COUNT_LIMIT}, not {self.count}")
+        if not 0 <= self.seed < SEED_LIMIT:
+            raise InvalidRequest("seed", f"be 0 to {SEED_LIMIT - 1}, not {self.seed}")
+        if self.steps is not None and not 1 <= self.steps <= STEPS_LIMIT:
+            raise InvalidRequest("steps", f"be 1 to {STEPS_LIMIT}, not {self.steps}")
+        if self.guidance is not None and not 0 <= self.guidance <= GUIDANCE_LIMIT:
+            raise InvalidRequest("guidance", f"be 0 to {GUIDANCE_LIMIT:g}, not {self.guidance:g}")
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One seed per picture: asking for seed + 2 and one picture paints the third picture again."""
+        return tuple((self.seed + index) % SEED_LIMIT for index in range(self.count))
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who asked, and where the answer goes. Ids are Discord's snowflakes; times are Unix seconds.
+
+    The token belongs to the interaction and is good for 15 minutes; a job outlives it.
+    """
+
+    user_id: int
+    channel_id: int
+    guild_id: int | None = None
+    token: str | None = None
+    token_expires_at: float = 0.0
+    spoiler: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job is: `done` of `total` denoising steps over all stages.
+
+    `preview` paints what can be seen so far as PNG; it costs time, is called on the engine thread only, and not at every step.
+    """
+
+    stage: str
+    done: int
+    total: int
+    preview: Callable[[], bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """One finished picture: PNG bytes with its receipt in text chunks, and the seed that paints it again."""
+
+    png: bytes
+    seed: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Painting:
+    """All pictures of a job. `steps` and `guidance` are those used; `unknown_words` are those of the prompt that the model never saw."""
+
+    pictures: tuple[Picture, ...]
+    model: str
+    steps: int
+    guidance: float
+    seconds: float
+    unknown_words: tuple[str, ...] = ()
+
+
+class Painter(Protocol):
+    """Turns requests into pictures, on the engine thread. Loaded once; knows nothing of who asks."""
+
+    model: str
+    """Name shown to people."""
+    known_words: tuple[str, ...]
+    """Every word that the model was trained on, where that is a short list; else empty."""
+
+    def paint(self, request: Request, report: Callable[[Progress], None]) -> Painting:
+        """Paint what was asked, calling `report` after every step.
+
+        Raises:
+            Cancelled: `report` raised it, between two steps.
+        """
+        ...
+
+
+class State(StrEnum):
+    """The life of a job. The first three are unfinished: a restart takes them up again."""
+
+    WAITING = "waiting"
+    PAINTING = "painting"
+    PAINTED = "painted"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+UNFINISHED = (State.WAITING, State.PAINTING, State.PAINTED)
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """A request in the queue. Lives on the event loop; only `cancelled` is read by the engine thread.
+
+    `message_id` is the message that shows its progress, `painting` and `error` are what it came to.
+    """
+
+    id: int
+    request: Request
+    origin: Origin
+    created_at: float
+    state: State = State.WAITING
+    message_id: int | None = None
+    progress: Progress | None = None
+    preview: bytes | None = None
+    painting: Painting | None = None
+    error: EngineError | None = None
+    cancelled: bool = False
+    _changed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+    def touch(self) -> None:
+        """Wake everybody who waits for a change of this job."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def change(self) -> None:
+        """Wait until anything about this job changes."""
+        await self._changed.wait()

@@ -1,0 +1,207 @@
+"""The recipe of the bundled model.
+
+    python -m engine.training clip         # first: prior and base decoder need its embeddings
+    python -m engine.training prior
+    python -m engine.training base
+    python -m engine.training upsampler    # needs no CLIP, may run beside the first
+    python -m engine.training export       # writes configs/picturebook/*.safetensors in float16
+
+Checkpoints lie in runs/; a stopped command goes on where it was.
+"""
+
+import argparse
+import json
+import logging
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from dalle2_pytorch import Decoder, DiffusionPrior
+from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from engine.training.loop import fit
+from engine.training.world import SIDE, Pages, caption
+from engine.unclip.clip import OpenClip
+
+MODEL = Path(__file__).parents[2] / "configs" / "picturebook"
+RUNS = Path("runs")
+PAGES = 24_000
+STEPS = {"clip": 1_500, "prior": 6_000, "base": 5_000, "upsampler": 3_000}
+NONSENSE_SHARE = 0.25
+"""Share of captions with words that mean nothing, so that words never seen disturb little."""
+
+
+def build_prior() -> DiffusionPrior:
+    """Build the untrained prior of `prior.json`."""
+    return DiffusionPriorConfig(**json.loads((MODEL / "prior.json").read_text())["prior"]).create()
+
+
+def build_decoder() -> Decoder:
+    """Build the untrained decoder of `decoder.json`."""
+    return DecoderConfig(**json.loads((MODEL / "decoder.json").read_text())["decoder"]).create()
+
+
+def with_nonsense(text: str, rng: np.random.Generator) -> str:
+    """Put one to three words of random letters into a caption, sometimes."""
+    if rng.random() > NONSENSE_SHARE:
+        return text
+    words = text.split()
+    for _ in range(rng.integers(1, 4)):
+        word = "".join(rng.choice(list(string.ascii_lowercase), size=rng.integers(2, 9)))
+        words.insert(int(rng.integers(len(words) + 1)), word)
+    return " ".join(words)
+
+
+def train_clip() -> None:
+    """Contrast pictures with captions; every caption that is true of a picture counts as its match."""
+    pages, clip = Pages.draw(PAGES, seed=0), OpenClip.from_folder(MODEL / "clip")
+
+    def loss_of_step(step: int) -> Tensor:
+        rng = np.random.default_rng(step)
+        rows = rng.integers(PAGES, size=128)
+        captions = [caption(pages.scenes[row], rng) for row in rows]
+        tokens = clip.tokenize([with_nonsense(text, rng) for text, _ in captions])
+        facts, named = pages.facts[rows], torch.tensor([named for _, named in captions])
+        same = facts[:, None] == facts[None]
+        true = (same[..., 0] & same[..., 2] & (same[..., 1] | ~named[None])).float()
+        pictures = pages.pictures[rows] / 255 + 0.03 * torch.randn(len(rows), 3, 1, 1)
+        logits = clip.model.logit_scale.exp() * clip.embed_image(pictures) @ clip.embed_text(tokens).embed.T
+        by_picture = F.cross_entropy(logits, true / true.sum(1, keepdim=True))
+        by_caption = F.cross_entropy(logits.T, true.T / true.T.sum(1, keepdim=True))
+        return (by_picture + by_caption) / 2
+
+    fit(clip, loss_of_step, steps=STEPS["clip"], peak_rate=1e-3, checkpoint=RUNS / "clip.pt")
+
+
+def trained_clip() -> OpenClip:
+    """Load the CLIP of the first command."""
+    clip = OpenClip.from_folder(MODEL / "clip")
+    clip.load_state_dict(torch.load(RUNS / "clip.pt", weights_only=True)["model"])
+    return clip.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def embed_pages(clip: OpenClip, pages: Pages) -> Tensor:
+    """Embed every picture: (N, D) float."""
+    return torch.cat([clip.embed_image(part / 255) for part in pages.pictures.split(256)])
+
+
+def train_prior() -> None:
+    """Predict a picture's embedding from its caption."""
+    pages, clip, prior = Pages.draw(PAGES, seed=0), trained_clip(), build_prior()
+    embeds = embed_pages(clip, pages)
+
+    def loss_of_step(step: int) -> Tensor:
+        rng = np.random.default_rng(step)
+        rows = rng.integers(PAGES, size=128)
+        with torch.no_grad():
+            text = clip.embed_text(clip.tokenize([with_nonsense(caption(pages.scenes[row], rng)[0], rng) for row in rows]))
+        return prior(text_embed=text.embed, text_encodings=text.encodings, image_embed=embeds[rows].clone())
+
+    fit(prior, loss_of_step, steps=STEPS["prior"], peak_rate=1e-3, checkpoint=RUNS / "prior.pt")
+
+
+def train_base() -> None:
+    """Paint pictures of the first size from their embeddings."""
+    pages, clip, decoder = Pages.draw(PAGES, seed=0), trained_clip(), build_decoder()
+    embeds = embed_pages(clip, pages)
+    small = torch.cat([shrink(part / 255, decoder.image_sizes[0]) for part in pages.pictures.split(256)])
+
+    def loss_of_step(step: int) -> Tensor:
+        rows = np.random.default_rng(step).integers(PAGES, size=64)
+        scheduler = decoder.noise_schedulers[0]
+        return decoder.p_losses(
+            decoder.unets[0],
+            small[rows],
+            scheduler.sample_random_times(len(rows)),
+            image_embed=embeds[rows],
+            noise_scheduler=scheduler,
+            predict_v=decoder.predict_v[0],
+        )
+
+    fit(decoder.unets[0], loss_of_step, steps=STEPS["base"], peak_rate=1.5e-3, checkpoint=RUNS / "base.pt")
+
+
+def train_upsampler() -> None:
+    """Enlarge the first size to the second, on crops: its convolutions need not see the whole picture."""
+    pages, decoder = Pages.draw(PAGES, seed=0), build_decoder()
+    small_side = decoder.image_sizes[0]
+    scale, crop = SIDE // small_side, SIDE // 2
+    conditioner = decoder.lowres_conds[1]
+
+    def loss_of_step(step: int) -> Tensor:
+        rng = np.random.default_rng(step)
+        pictures = pages.pictures[rng.integers(PAGES, size=48)] / 255
+        small = shrink(pictures, small_side)
+        left, top = (int(v) * scale for v in rng.integers((SIDE - crop) // scale + 1, size=2))
+        lowres = F.interpolate(small, SIDE)[..., top : top + crop, left : left + crop]
+        levels = torch.randint(0, 300, (len(pictures),))
+        lowres, levels = conditioner.noise_image(lowres, levels)
+        scheduler = decoder.noise_schedulers[1]
+        return decoder.p_losses(
+            decoder.unets[1],
+            pictures[..., top : top + crop, left : left + crop],
+            scheduler.sample_random_times(len(pictures)),
+            image_embed=None,
+            lowres_cond_img=lowres,
+            lowres_noise_level=levels,
+            noise_scheduler=scheduler,
+            predict_v=decoder.predict_v[1],
+        )
+
+    fit(decoder.unets[1], loss_of_step, steps=STEPS["upsampler"], peak_rate=1e-3, checkpoint=RUNS / "upsampler.pt")
+
+
+def shrink(pictures: Tensor, side: int) -> Tensor:
+    """Average pictures down to side × side: the library's nearest neighbour would drop fifteen of sixteen pixels."""
+    return F.adaptive_avg_pool2d(pictures, side)
+
+
+def export() -> None:
+    """Write what the engine loads, in float16."""
+
+    def weights(name: str, module: nn.Module) -> dict[str, Tensor]:
+        module.load_state_dict(torch.load(RUNS / f"{name}.pt", weights_only=True)["model"])
+        return module.state_dict()
+
+    def write(state: dict[str, Any], path: Path) -> None:
+        save_file({key: value.half().contiguous() for key, value in state.items()}, path)
+
+    clip = OpenClip.from_folder(MODEL / "clip")
+    weights("clip", clip)
+    write(clip.model.state_dict(), MODEL / "clip" / "open_clip_model.safetensors")
+    prior, decoder = build_prior(), build_decoder()
+    write({f"net.{key}": value for key, value in weights("prior", prior).items() if key.startswith("net.")}, MODEL / "prior.safetensors")
+    weights("base", decoder.unets[0])
+    weights("upsampler", decoder.unets[1])
+    write({f"unets.{key}": value for key, value in decoder.unets.state_dict().items()}, MODEL / "decoder.safetensors")
+
+
+COMMANDS: dict[str, Callable[[], None]] = {
+    "clip": train_clip,
+    "prior": train_prior,
+    "base": train_base,
+    "upsampler": train_upsampler,
+    "export": export,
+}
+
+
+def main() -> None:
+    """Run one command of the recipe."""
+    parser = argparse.ArgumentParser(prog="python -m engine.training", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("command", choices=COMMANDS)
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(arguments.threads)
+    COMMANDS[arguments.command]()
+
+
+if __name__ == "__main__":
+    main()
