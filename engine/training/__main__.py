@@ -20,14 +20,16 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from dalle2_pytorch import Decoder, DiffusionPrior
-from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine.training.loop import fit
-from engine.training.world import SIDE, Pages, caption
+from engine.training.world import SIDE, Pages, caption, words
+from engine.unclip.checkpoints import DERIVED
 from engine.unclip.clip import OpenClip
+from engine.unclip.networks import build_decoder, build_prior
+
+log = logging.getLogger(__name__)
 
 MODEL = Path(__file__).parents[2] / "configs" / "picturebook"
 RUNS = Path("runs")
@@ -37,14 +39,14 @@ NONSENSE_SHARE = 0.25
 """Share of captions with words that mean nothing, so that words never seen disturb little."""
 
 
-def build_prior() -> DiffusionPrior:
-    """Build the untrained prior of `prior.json`."""
-    return DiffusionPriorConfig(**json.loads((MODEL / "prior.json").read_text())["prior"]).create()
+def part_of_config(part: str) -> dict[str, Any]:
+    """Read what the model is to be from its own config."""
+    return json.loads((MODEL / f"{part}.json").read_text())[part]
 
 
-def build_decoder() -> Decoder:
-    """Build the untrained decoder of `decoder.json`."""
-    return DecoderConfig(**json.loads((MODEL / "decoder.json").read_text())["decoder"]).create()
+def untrained_clip() -> OpenClip:
+    """Build CLIP as its config describes it."""
+    return OpenClip.from_config(json.loads((MODEL / "clip" / "open_clip_config.json").read_text()), MODEL / "clip")
 
 
 def with_nonsense(text: str, rng: np.random.Generator) -> str:
@@ -60,7 +62,7 @@ def with_nonsense(text: str, rng: np.random.Generator) -> str:
 
 def train_clip() -> None:
     """Contrast pictures with captions; every caption that is true of a picture counts as its match."""
-    pages, clip = Pages.draw(PAGES, seed=0), OpenClip.from_folder(MODEL / "clip")
+    pages, clip = Pages.draw(PAGES, seed=0), untrained_clip()
 
     def loss_of_step(step: int) -> Tensor:
         rng = np.random.default_rng(step)
@@ -76,12 +78,12 @@ def train_clip() -> None:
         by_caption = F.cross_entropy(logits.T, true.T / true.T.sum(1, keepdim=True))
         return (by_picture + by_caption) / 2
 
-    fit(clip, loss_of_step, steps=STEPS["clip"], peak_rate=1e-3, checkpoint=RUNS / "clip.pt")
+    fit(clip, loss_of_step, steps=STEPS["clip"], cycles=2, peak_rate=1e-3, checkpoint=RUNS / "clip.pt")
 
 
 def trained_clip() -> OpenClip:
     """Load the CLIP of the first command."""
-    clip = OpenClip.from_folder(MODEL / "clip")
+    clip = untrained_clip()
     clip.load_state_dict(torch.load(RUNS / "clip.pt", weights_only=True)["model"])
     return clip.eval().requires_grad_(False)
 
@@ -94,7 +96,7 @@ def embed_pages(clip: OpenClip, pages: Pages) -> Tensor:
 
 def train_prior() -> None:
     """Predict a picture's embedding from its caption."""
-    pages, clip, prior = Pages.draw(PAGES, seed=0), trained_clip(), build_prior()
+    pages, clip, prior = Pages.draw(PAGES, seed=0), trained_clip(), build_prior(part_of_config("prior"))
     embeds = embed_pages(clip, pages)
 
     def loss_of_step(step: int) -> Tensor:
@@ -109,7 +111,7 @@ def train_prior() -> None:
 
 def train_base() -> None:
     """Paint pictures of the first size from their embeddings."""
-    pages, clip, decoder = Pages.draw(PAGES, seed=0), trained_clip(), build_decoder()
+    pages, clip, decoder = Pages.draw(PAGES, seed=0), trained_clip(), build_decoder(part_of_config("decoder"))
     embeds = embed_pages(clip, pages)
     small = torch.cat([shrink(part / 255, decoder.image_sizes[0]) for part in pages.pictures.split(256)])
 
@@ -130,7 +132,7 @@ def train_base() -> None:
 
 def train_upsampler() -> None:
     """Enlarge the first size to the second, on crops: its convolutions need not see the whole picture."""
-    pages, decoder = Pages.draw(PAGES, seed=0), build_decoder()
+    pages, decoder = Pages.draw(PAGES, seed=0), build_decoder(part_of_config("decoder"))
     small_side = decoder.image_sizes[0]
     scale, crop = SIDE // small_side, SIDE // 2
     conditioner = decoder.lowres_conds[1]
@@ -166,21 +168,22 @@ def shrink(pictures: Tensor, side: int) -> Tensor:
 def export() -> None:
     """Write what the engine loads, in float16."""
 
-    def weights(name: str, module: nn.Module) -> dict[str, Tensor]:
+    def trained(name: str, module: nn.Module) -> nn.Module:
         module.load_state_dict(torch.load(RUNS / f"{name}.pt", weights_only=True)["model"])
-        return module.state_dict()
+        return module
 
-    def write(state: dict[str, Any], path: Path) -> None:
-        save_file({key: value.half().contiguous() for key, value in state.items()}, path)
+    def write(path: Path, module: nn.Module) -> None:
+        weights = {key: value.half().contiguous() for key, value in module.state_dict().items() if not key.startswith(DERIVED)}
+        save_file(weights, path)
+        log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
 
-    clip = OpenClip.from_folder(MODEL / "clip")
-    weights("clip", clip)
-    write(clip.model.state_dict(), MODEL / "clip" / "open_clip_model.safetensors")
-    prior, decoder = build_prior(), build_decoder()
-    write({f"net.{key}": value for key, value in weights("prior", prior).items() if key.startswith("net.")}, MODEL / "prior.safetensors")
-    weights("base", decoder.unets[0])
-    weights("upsampler", decoder.unets[1])
-    write({f"unets.{key}": value for key, value in decoder.unets.state_dict().items()}, MODEL / "decoder.safetensors")
+    decoder = build_decoder(part_of_config("decoder"))
+    trained("base", decoder.unets[0])
+    trained("upsampler", decoder.unets[1])
+    write(MODEL / "decoder.safetensors", decoder)
+    write(MODEL / "prior.safetensors", trained("prior", build_prior(part_of_config("prior"))))
+    write(MODEL / "clip" / "open_clip_model.safetensors", trained_clip().model)
+    (MODEL / "words.txt").write_text("\n".join(words()) + "\n")
 
 
 COMMANDS: dict[str, Callable[[], None]] = {

@@ -97,9 +97,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> tuple[str, bool]:
     """Describe a scene in one of the templates; the flag says whether the background was named."""
     weights = np.array([weight for _, weight in TEMPLATES], float)
     template = TEMPLATES[rng.choice(len(TEMPLATES), p=weights / weights.sum())][0]
-    text = template.format(
-        object=OBJECTS[scene.object], background=list(BACKGROUNDS)[scene.background], size=list(SIZES)[scene.size]
-    )
+    text = template.format(object=OBJECTS[scene.object], background=list(BACKGROUNDS)[scene.background], size=list(SIZES)[scene.size])
     text = re.sub(r"\ba (?=[aeiou])", "an ", " ".join(text.split()))
     return text, "{background}" in template
 
@@ -119,8 +117,7 @@ class Sprites:
             for column in range(0, image.width, SPRITE_SIDE)
         ]
         self.stamps = [
-            [np.asarray(tile.resize((side, side), Image.Resampling.LANCZOS), np.float32) / 255 for tile in tiles]
-            for side in SIZES.values()
+            [np.asarray(tile.resize((side, side), Image.Resampling.LANCZOS), np.float32) / 255 for tile in tiles] for side in SIZES.values()
         ]
 
     def draw(self, scene: Scene) -> NDArray[np.uint8]:

@@ -3,7 +3,6 @@
 Dimensions: B batch, L tokens of the context, D embedding width, W text width, C = 3 channels, H = W = side of CLIP's own pictures.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
+
+from engine.errors import Misconfigured
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +47,16 @@ class OpenClip(nn.Module):
         self.register_buffer("std", torch.tensor(preprocess["std"]).view(1, 3, 1, 1), persistent=False)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "OpenClip":
-        """Build the untrained model that `open_clip_config.json` in this folder describes."""
-        config = json.loads((folder / "open_clip_config.json").read_text())
-        return cls(config["model_cfg"], config["preprocess_cfg"], folder)
+    def from_config(cls, config: dict[str, Any], folder: Path) -> "OpenClip":
+        """Build the untrained model that an `open_clip_config.json` describes; `folder` is where it lies, and its vocabulary.
+
+        Raises:
+            Misconfigured: a part of the config is missing or not what open_clip expects, or the vocabulary cannot be read.
+        """
+        try:
+            return cls(config["model_cfg"], config["preprocess_cfg"], folder)
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise Misconfigured(f"{folder / 'open_clip_config.json'} does not describe a CLIP of open_clip: {error!r}.") from None
 
     @property
     def width(self) -> int:

@@ -1,0 +1,175 @@
+"""Walk from noise to a sample: one loop for prior, base decoder and upsamplers; solvers differ in their update rule only.
+
+Symbols follow Ho et al. 2020 and Song et al. 2021:
+
+    x_t        sample on its way; x_0 is clean
+    eps        unit Gaussian noise inside x_t
+    v          sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0
+    alpha_bar  share of signal variance left in x_t, 1 = clean, 0 = pure noise
+
+Dimensions: B batch; "..." is any of (C, H, W) or (D,).
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from engine.unclip.schedule import Step
+
+
+class Predicts(StrEnum):
+    """What a network was trained to predict."""
+
+    EPS = "eps"
+    X_0 = "x_0"
+    V = "v"
+
+
+Draw = Callable[[], Tensor]
+"""Draw fresh unit Gaussian noise, (B, ...)."""
+
+
+def noise_from_seeds(seeds: Sequence[int], shape: tuple[int, ...], device: torch.device, stream: int = 0) -> Draw:
+    """Give every sample its own source of noise, so that a picture does not depend on what shares its batch.
+
+    Drawn on the CPU, so that the kind of GPU does not matter. Equal seeds of different streams are independent.
+
+    Shapes:
+        seeds   B whole numbers below 2**32
+        shape   of one sample, without B
+    """
+    generators = [torch.Generator().manual_seed(seed + (stream << 32)) for seed in seeds]
+
+    def draw() -> Tensor:
+        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
+
+    return draw
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What a network says of x_t. `variance_fraction`, in [0, 1], lies between the two bounds of the DDPM posterior's log variance."""
+
+    value: Tensor
+    variance_fraction: Tensor | None = None
+
+
+Denoiser = Callable[[Tensor, int, Tensor | None], Prediction]
+"""(x_t, time, x_0 of the step before or None) -> prediction. Guidance, conditions and dtype are its business."""
+
+
+def split(prediction: Prediction, x_t: Tensor, alpha_bar: float, predicts: Predicts) -> Tensor:
+    """Return the x_0 inside x_t that a prediction means.
+
+    Shapes:
+        x_t      (B, ...) float
+        returns  (B, ...) float, not clipped
+
+    Source: Ho et al. 2020, arXiv:2006.11239, eq. 15; Salimans & Ho 2022, arXiv:2202.00512, appendix D.
+    """
+    match predicts:
+        case Predicts.X_0:
+            return prediction.value
+        case Predicts.EPS:
+            return (x_t - math.sqrt(1 - alpha_bar) * prediction.value) / math.sqrt(alpha_bar)
+        case Predicts.V:
+            return math.sqrt(alpha_bar) * x_t - math.sqrt(1 - alpha_bar) * prediction.value
+
+
+Rule = Callable[[Tensor, Tensor, Prediction, Step, Draw], Tensor]
+"""(x_t, x_0, prediction, step, draw) -> x at the step's target."""
+
+
+def ddpm(x_t: Tensor, x_0: Tensor, prediction: Prediction, step: Step, draw: Draw) -> Tensor:
+    """Draw from the posterior q(x_target | x_t, x_0).
+
+    Source: Ho et al. 2020, arXiv:2006.11239, eq. 7; learned variance: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15.
+    """
+    beta = 1 - step.source / step.target
+    of_x_0 = beta * math.sqrt(step.target) / (1 - step.source)
+    of_x_t = (1 - step.target) * math.sqrt(1 - beta) / (1 - step.source)
+    x = of_x_0 * x_0 + of_x_t * x_t
+    # Drawn even where it is not used, as the library does: equal noise must give equal pictures.
+    noise = draw()
+    if not step.noisy:
+        return x
+    log_variance = math.log(max(beta * (1 - step.target) / (1 - step.source), 1e-20))
+    if prediction.variance_fraction is None:
+        return x + math.exp(log_variance / 2) * noise
+    log_upper = math.log(beta)
+    fraction = prediction.variance_fraction
+    return x + (0.5 * (fraction * log_upper + (1 - fraction) * log_variance)).exp() * noise
+
+
+def ddim(eta: float) -> Rule:
+    """Return the update that is deterministic for eta = 0 and as noisy as DDPM for eta = 1.
+
+    Source: Song et al. 2021, arXiv:2010.02502, eq. 12 and 16.
+    """
+
+    def rule(x_t: Tensor, x_0: Tensor, prediction: Prediction, step: Step, draw: Draw) -> Tensor:
+        if step.target == 1:
+            return x_0
+        eps = (x_t / math.sqrt(step.alpha_bar) - x_0) / math.sqrt(1 / step.alpha_bar - 1)
+        sigma = eta * math.sqrt((1 - step.source / step.target) * (1 - step.target) / (1 - step.source))
+        # For eta = 1 and the last steps the difference is zero but for rounding, which must not make it negative.
+        x = math.sqrt(step.target) * x_0 + math.sqrt(max(1 - step.target - sigma**2, 0)) * eps
+        return x + sigma * draw() if step.noisy else x
+
+    return rule
+
+
+def no_report(done: int, x_0: Tensor) -> None:
+    """Ignore how far the walk is."""
+
+
+def walk(
+    denoise: Denoiser,
+    x: Tensor,
+    steps: Sequence[Step],
+    rule: Rule,
+    draw: Draw,
+    *,
+    predicts: Predicts,
+    settle: Callable[[Tensor], Tensor] = lambda x_0: x_0,
+    on_step: Callable[[int, Tensor], None] = no_report,
+) -> Tensor:
+    """Denoise `x` along `steps` and return the sample.
+
+    `settle` brings each predicted x_0 back to where data can be (clipping, thresholding, a norm); `on_step` is told the number of
+    steps done and the x_0 predicted by the latest, and stops the walk by raising.
+
+    Shapes:
+        x        (B, ...) float, unit Gaussian
+        returns  (B, ...) float, on the scale of the training data
+    """
+    x_0: Tensor | None = None
+    for done, step in enumerate(steps, start=1):
+        prediction = denoise(x, step.time, x_0)
+        x_0 = settle(split(prediction, x, step.alpha_bar, predicts))
+        x = rule(x, x_0, prediction, step, draw)
+        on_step(done, x_0)
+    return x
+
+
+def clip(x_0: Tensor) -> Tensor:
+    """Keep pictures in [-1, 1]."""
+    return x_0.clamp(-1, 1)
+
+
+def dynamic_threshold(percentile: float) -> Callable[[Tensor], Tensor]:
+    """Return a clip that rescales a sample by its own percentile where that exceeds 1.
+
+    Source: Saharia et al. 2022, arXiv:2205.11487, section 2.3.
+    """
+
+    def settle(x_0: Tensor) -> Tensor:
+        bound = torch.quantile(x_0.abs().flatten(1).float(), percentile, dim=-1).clamp(min=1.0)
+        bound = bound.view(-1, *(1,) * (x_0.ndim - 1)).to(x_0.dtype)
+        return x_0.clamp(-bound, bound) / bound
+
+    return settle
