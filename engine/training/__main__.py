@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MODEL = Path(__file__).parents[2] / "configs" / "picturebook"
 RUNS = Path("runs")
 PAGES = 24_000
-STEPS = {"clip": 1_500, "prior": 6_000, "base": 5_000, "upsampler": 3_000}
+STEPS = {"clip": 1_500, "prior": 6_000, "base": 4_000, "upsampler": 4_000}
 NONSENSE_SHARE = 0.25
 """Share of captions with words that mean nothing, so that words never seen disturb little."""
 
@@ -143,7 +143,7 @@ def train_upsampler() -> None:
         small = shrink(pictures, small_side)
         left, top = (int(v) * scale for v in rng.integers((SIDE - crop) // scale + 1, size=2))
         lowres = F.interpolate(small, SIDE)[..., top : top + crop, left : left + crop]
-        levels = torch.randint(0, 300, (len(pictures),))
+        levels = torch.randint(0, 150, (len(pictures),))
         lowres, levels = conditioner.noise_image(lowres, levels)
         scheduler = decoder.noise_schedulers[1]
         return decoder.p_losses(
@@ -155,6 +155,7 @@ def train_upsampler() -> None:
             lowres_noise_level=levels,
             noise_scheduler=scheduler,
             predict_v=decoder.predict_v[1],
+            predict_x_start=decoder.predict_x_start[1],
         )
 
     fit(decoder.unets[1], loss_of_step, steps=STEPS["upsampler"], peak_rate=1e-3, checkpoint=RUNS / "upsampler.pt")

@@ -43,6 +43,8 @@ class OpenClip(nn.Module):
             tokenizer["bpe_path"] = str(folder / tokenizer["bpe_path"])
         self.tokenizer = SimpleTokenizer(context_length=text["context_length"], **tokenizer)
         self.model = CLIP(model_config["embed_dim"], model_config["vision_cfg"], text)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(preprocess["mean"]).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(preprocess["std"]).view(1, 3, 1, 1), persistent=False)
 

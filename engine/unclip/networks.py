@@ -92,16 +92,13 @@ class PriorStage:
         def as_is(x: Tensor) -> Tensor:
             return x
 
-        if not prior.predict_x_start:
-            settle = clip
-        else:
-            settle = on_sphere if prior.sampling_clamp_l2norm else as_is
+        into_range = on_sphere if prior.sampling_clamp_l2norm else as_is
         return cls(
             net=prior.net,
             curve=prior.noise_scheduler.alphas_cumprod.double().cpu(),
             predicts=meaning(prior.predict_x_start, prior.predict_v),
             scale=scale,
-            settle=settle,
+            settle=into_range if prior.predict_x_start else clip,
             start=on_sphere if prior.init_image_embed_l2norm else as_is,
             finish=on_sphere if prior.sampling_final_clamp_l2norm and prior.predict_x_start else as_is,
             with_encodings=prior.condition_on_text_encodings,

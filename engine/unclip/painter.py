@@ -232,7 +232,7 @@ def load_unets(config: ModelConfig, folder: Path) -> tuple[tuple[UnetStage, ...]
         decoder = build_decoder(train_config(source.load_config_from, "decoder", folder))
         if max(source.unet_numbers) > len(decoder.unets):
             raise Misconfigured(
-                f"{folder / source.load_config_from.path} describes {len(decoder.unets)} unets, but unet_numbers asks for number {max(source.unet_numbers)}."
+                f"{folder / source.load_config_from.path} describes {len(decoder.unets)} unets; unet_numbers asks for {source.unet_numbers}."
             )
         fill(decoder, folder / source.load_model_from.path)
         found.update(stages_of(source, decoder))

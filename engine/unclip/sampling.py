@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,9 @@ def noise_from_seeds(seeds: Sequence[int], shape: tuple[int, ...], device: torch
         seeds   B whole numbers below 2**32
         shape   of one sample, without B
     """
-    generators = [torch.Generator().manual_seed(seed + (stream << 32)) for seed in seeds]
+    # torch's CPU generator heeds the lower 32 bits of its seed only, so seed and stream are mixed into 32.
+    mixed = [int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]) for seed in seeds]
+    generators = [torch.Generator().manual_seed(seed) for seed in mixed]
 
     def draw() -> Tensor:
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
@@ -118,7 +121,7 @@ def ddim(eta: float) -> Rule:
         sigma = eta * math.sqrt((1 - step.source / step.target) * (1 - step.target) / (1 - step.source))
         # For eta = 1 and the last steps the difference is zero but for rounding, which must not make it negative.
         x = math.sqrt(step.target) * x_0 + math.sqrt(max(1 - step.target - sigma**2, 0)) * eps
-        return x + sigma * draw() if step.noisy else x
+        return x + sigma * draw() if step.noisy and sigma > 0 else x
 
     return rule
 

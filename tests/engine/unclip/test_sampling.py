@@ -1,0 +1,104 @@
+"""The walk against closed forms: for Gaussian data of spread s the best prediction is known, and so is where every start must end."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from engine.unclip import sampling
+from engine.unclip.sampling import Prediction, Predicts
+from engine.unclip.schedule import BETAS, alpha_bars, every_time, spaced_times, spaced_times_of_prior
+
+SPREAD = 0.5
+CURVE = alpha_bars("cosine", 1000)
+CPU = torch.device("cpu")
+
+
+def exact(predicts: Predicts) -> sampling.Denoiser:
+    """Return the best possible denoiser of Gaussian data."""
+
+    def denoise(x_t: Tensor, time: int, x_0: Tensor | None) -> Prediction:
+        alpha_bar = float(CURVE[time])
+        variance = alpha_bar * SPREAD**2 + 1 - alpha_bar
+        clean = math.sqrt(alpha_bar) * SPREAD**2 / variance * x_t
+        eps = math.sqrt(1 - alpha_bar) / variance * x_t
+        v = math.sqrt(alpha_bar) * eps - math.sqrt(1 - alpha_bar) * clean
+        return Prediction({Predicts.X_0: clean, Predicts.EPS: eps, Predicts.V: v}[predicts])
+
+    return denoise
+
+
+def no_noise() -> Tensor:
+    pytest.fail("a deterministic walk drew noise")
+
+
+@pytest.mark.parametrize("predicts", Predicts)
+@pytest.mark.parametrize(("steps", "error"), [(20, 0.12), (80, 0.035), (320, 0.01)])
+def test_ddim_approaches_the_exact_answer(steps: int, error: float, predicts: Predicts) -> None:
+    plan = spaced_times(CURVE, steps)
+    start = sampling.noise_from_seeds([1, 2], (3, 8, 8), CPU)().double()
+    end = plan[-1].target
+    expected = start * math.sqrt(end * SPREAD**2 + 1 - end) / math.sqrt(plan[0].source * SPREAD**2 + 1 - plan[0].source)
+    got = sampling.walk(exact(predicts), start, plan, lambda *a: sampling.ddim(0.0)(*a[:4], no_noise), no_noise, predicts=predicts)
+    assert ((got - expected).abs().max() / expected.abs().max()).item() < error
+
+
+@pytest.mark.parametrize(("plan", "rule"), [(every_time(CURVE), sampling.ddpm), (spaced_times(CURVE, 250), sampling.ddim(1.0))])
+def test_noisy_walks_end_with_the_spread_of_the_data(plan: list, rule: sampling.Rule) -> None:
+    draw = sampling.noise_from_seeds(range(4), (4096,), CPU)
+    got = sampling.walk(exact(Predicts.X_0), draw(), plan, rule, draw, predicts=Predicts.X_0)
+    assert got.std().item() == pytest.approx(SPREAD, rel=0.04)
+    assert got.mean().item() == pytest.approx(0, abs=0.02)
+
+
+@given(st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=9), st.integers(0, 8), st.integers(0, 3))
+@settings(max_examples=30)
+def test_a_seed_draws_the_same_noise_whatever_shares_its_batch(seeds: list[int], index: int, stream: int) -> None:
+    index %= len(seeds)
+    together, alone = (sampling.noise_from_seeds(batch, (3, 4), CPU, stream) for batch in (seeds, [seeds[index]]))
+    for _ in range(3):
+        assert torch.equal(together()[index], alone()[0])
+
+
+def test_the_stages_of_one_seed_draw_different_noise() -> None:
+    draws = [sampling.noise_from_seeds([5], (16,), CPU, stream)() for stream in range(3)]
+    assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
+
+
+@pytest.mark.parametrize("name", BETAS)
+@given(times=st.integers(25, 1000))
+@settings(max_examples=20, deadline=None)
+def test_schedules_fall_from_nearly_clean_to_nearly_noise(name: str, times: int) -> None:
+    curve = alpha_bars(name, times)
+    assert curve.dtype == torch.float64
+    assert (curve.diff() <= 0).all()
+    assert 0.9 < curve[0] < 1
+    assert 0 <= curve[-1] < 0.01
+
+
+@given(times=st.integers(25, 1000), count=st.integers(1, 999))
+@settings(max_examples=100, deadline=None)
+def test_plans_go_down_without_gaps(times: int, count: int) -> None:
+    curve = alpha_bars("cosine", times)
+    count = min(count, times - 1)
+    for plan, last in ((every_time(curve), 1.0), (spaced_times(curve, count), float(curve[0])), (spaced_times_of_prior(curve, count + 1), 1.0)):
+        assert plan[-1].target == last
+        assert not plan[-1].noisy
+        assert all(later.time < earlier.time and later.source == earlier.target for earlier, later in zip(plan, plan[1:], strict=False))
+
+
+def test_raising_in_a_report_stops_the_walk_between_two_steps() -> None:
+    calls = []
+
+    def stop(done: int, x_0: Tensor) -> None:
+        calls.append(done)
+        if done == 3:
+            raise KeyError
+
+    draw = sampling.noise_from_seeds([1], (4,), CPU)
+    with pytest.raises(KeyError):
+        sampling.walk(exact(Predicts.V), draw(), spaced_times(CURVE, 10), sampling.ddim(0.0), draw, predicts=Predicts.V, on_step=stop)
+    assert calls == [1, 2, 3]
