@@ -1,0 +1,126 @@
+"""Endpoints about channels and their messages, for the bot's token: with its permissions, and blind to ephemeral messages."""
+
+from loopback import permissions, posting, wire
+from loopback.api import Api, Call
+from loopback.refusals import (
+    closed_dm,
+    invalid,
+    missing_access,
+    missing_permissions,
+    not_yours,
+    unknown_channel,
+    unknown_message,
+    unreadable_reference,
+)
+from loopback.values import EPHEMERAL, Channel, Json, Message
+from loopback.world import World
+
+MESSAGE = "/channels/{channel}/messages/{message}"
+
+
+class Channels:
+    """Serves /channels."""
+
+    def __init__(self, world: World, api: Api, message_content: bool) -> None:
+        self._world = world
+        self._message_content = message_content
+        api.route("GET", "/channels/{channel}", lambda call: wire.channel(world, self._channel(call)))
+        api.route("POST", "/channels/{channel}/typing", self.typing)
+        api.route("GET", "/channels/{channel}/messages", self.list)
+        api.route("POST", "/channels/{channel}/messages", self.post)
+        api.route("GET", MESSAGE, self.get)
+        api.route("PATCH", MESSAGE, self.edit)
+        api.route("DELETE", MESSAGE, self.delete)
+        api.route("PUT", MESSAGE + "/reactions/{emoji}/@me", self.react)
+        api.route("DELETE", MESSAGE + "/reactions/{emoji}/@me", self.unreact)
+
+    def _channel(self, call: Call, needed: int = 0) -> Channel:
+        channel = self._world.channels.get(call.id("channel"))
+        if channel is None:
+            raise unknown_channel()
+        if not channel.permissions & permissions.VIEW_CHANNEL:
+            raise missing_access()
+        if needed & ~channel.permissions:
+            raise missing_permissions()
+        return channel
+
+    def _message(self, call: Call, needed: int = 0) -> Message:
+        message = self._channel(call, needed).find(call.id("message"))
+        if message is None or message.ephemeral:
+            raise unknown_message()
+        return message
+
+    def _shown(self, message: Message) -> Json:
+        told = wire.message(self._world, message)
+        readable = self._message_content or message.channel.recipient
+        return told if readable else wire.hide_content(told, self._world.bot)
+
+    def list(self, call: Call) -> list[Json]:
+        channel = self._channel(call)
+        if not channel.permissions & permissions.READ_MESSAGE_HISTORY:
+            return []
+        limit = int(call.query.get("limit", 50))
+        if not 1 <= limit <= 100:
+            raise invalid("limit", "NUMBER_TYPE_MAX", "int value should be between 1 and 100.")
+        before, after = int(call.query.get("before", 1 << 63)), int(call.query.get("after", 0))
+        found = [message for message in channel.messages if not message.ephemeral and after < message.id < before]
+        # `after` walks forward from its message, everything else back from the latest; the answer has the newest first.
+        page = found[:limit] if "after" in call.query else found[-limit:]
+        return [self._shown(message) for message in reversed(page)]
+
+    def get(self, call: Call) -> Json:
+        return self._shown(self._message(call, permissions.READ_MESSAGE_HISTORY))
+
+    def post(self, call: Call) -> Json:
+        body = call.body
+        needed = permissions.SEND_MESSAGES
+        needed |= permissions.ATTACH_FILES if call.files else 0
+        needed |= permissions.EMBED_LINKS if body.get("embeds") else 0
+        channel = self._channel(call, needed)
+        if channel.recipient and not channel.recipient.dms_open:
+            raise closed_dm()
+        again = posting.repeated(self._world, channel, self._world.bot, body)
+        reply_to = self._reply(channel, body.get("message_reference"))
+        flags = (body.get("flags") or 0) & ~EPHEMERAL
+        message = again or posting.create(self._world, channel, self._world.bot, body | {"flags": flags}, call.files, reply_to=reply_to)
+        return wire.message(self._world, message)
+
+    def _reply(self, channel: Channel, reference: Json | None) -> int | None:
+        if not reference:
+            return None
+        if reference.get("type") or int(reference.get("channel_id") or channel.id) != channel.id:
+            raise invalid("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
+        if not channel.permissions & permissions.READ_MESSAGE_HISTORY:
+            raise unreadable_reference()
+        target = channel.find(int(reference["message_id"]))
+        if target is not None and not target.ephemeral:
+            return target.id
+        if reference.get("fail_if_not_exists", True):
+            raise invalid("message_reference", "REPLIES_UNKNOWN_MESSAGE", "Unknown message")
+        return None
+
+    def edit(self, call: Call) -> Json:
+        message = self._message(call, permissions.ATTACH_FILES if call.files else 0)
+        if message.author is not self._world.bot:
+            raise not_yours()
+        posting.edit(self._world, message, call.body, call.files)
+        return wire.message(self._world, message)
+
+    def delete(self, call: Call) -> None:
+        message = self._message(call)
+        if message.author is not self._world.bot and not message.channel.permissions & permissions.MANAGE_MESSAGES:
+            raise missing_permissions()
+        self._world.delete_message(message)
+
+    def typing(self, call: Call) -> None:
+        self._world.emit("typing", (self._channel(call, permissions.SEND_MESSAGES), self._world.bot))
+
+    def react(self, call: Call) -> None:
+        message = self._message(call, permissions.READ_MESSAGE_HISTORY)
+        emoji = call.params["emoji"]
+        if emoji not in message.reactions and not message.channel.permissions & permissions.ADD_REACTIONS:
+            raise missing_permissions()
+        self._world.react(message, emoji, self._world.bot)
+
+    def unreact(self, call: Call) -> None:
+        self._world.unreact(self._message(call), call.params["emoji"], self._world.bot)

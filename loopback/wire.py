@@ -1,0 +1,291 @@
+"""Things of the world as JSON that travels to the bot."""
+
+import copy
+import datetime
+from collections.abc import Iterable
+from typing import Any
+
+from loopback import permissions
+from loopback.values import Attachment, Channel, Interaction, Json, Message, User
+from loopback.world import BOT_ROLE_ID, World
+
+REPLY, CHAT_INPUT, PLAIN = 19, 20, 0
+
+
+def moment(seconds: float) -> str:
+    """Return a time as Discord writes it."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat()
+
+
+def user(person: User) -> Json:
+    return {
+        "id": str(person.id),
+        "username": person.name,
+        "global_name": None if person.bot else person.name,
+        "discriminator": "0" if not person.bot else "0001",
+        "avatar": None,
+        "bot": person.bot,
+        "public_flags": 0,
+    }
+
+
+def member(world: World, person: User) -> Json:
+    return {
+        "user": user(person),
+        "nick": None,
+        "avatar": None,
+        "roles": [str(BOT_ROLE_ID)] if person.bot else [],
+        "joined_at": "2026-01-01T00:00:00+00:00",
+        "premium_since": None,
+        "deaf": False,
+        "mute": False,
+        "pending": False,
+        "flags": 0,
+        "communication_disabled_until": None,
+    }
+
+
+def role(role_id: int, name: str, granted: int, position: int, managed: bool = False) -> Json:
+    return {
+        "id": str(role_id),
+        "name": name,
+        "color": 0,
+        "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None},
+        "hoist": False,
+        "icon": None,
+        "unicode_emoji": None,
+        "position": position,
+        "permissions": str(granted),
+        "managed": managed,
+        "mentionable": False,
+        "flags": 0,
+    }
+
+
+def channel(world: World, place: Channel) -> Json:
+    last = place.messages[-1].id if place.messages else None
+    if place.recipient:
+        return {"id": str(place.id), "type": 1, "flags": 0, "last_message_id": last and str(last), "recipients": [user(place.recipient)]}
+    overwrites = []
+    if place.denied or place.allowed:
+        overwrites.append({"id": str(world.bot.id), "type": 1, "allow": str(place.allowed), "deny": str(place.denied)})
+    return {
+        "id": str(place.id),
+        "type": 0,
+        "guild_id": str(place.guild_id),
+        "name": place.name,
+        "topic": None,
+        "position": list(world.channels).index(place.id),
+        "parent_id": None,
+        "nsfw": place.nsfw,
+        "rate_limit_per_user": 0,
+        "flags": 0,
+        "last_message_id": last and str(last),
+        "permission_overwrites": overwrites,
+    }
+
+
+def guild(world: World) -> Json:
+    home = world.guild
+    places = [place for place in world.channels.values() if place.guild_id == home.id]
+    return {
+        "id": str(home.id),
+        "name": home.name,
+        "icon": None,
+        "splash": None,
+        "discovery_splash": None,
+        "owner_id": str(home.owner_id),
+        "afk_channel_id": None,
+        "afk_timeout": 300,
+        "verification_level": 0,
+        "default_message_notifications": 1,
+        "explicit_content_filter": 0,
+        "roles": [role(home.id, "@everyone", home.everyone, 0), role(BOT_ROLE_ID, world.bot.name, 0, 1, managed=True)],
+        "emojis": [],
+        "stickers": [],
+        "features": [],
+        "mfa_level": 0,
+        "nsfw_level": 0,
+        "premium_tier": 0,
+        "premium_subscription_count": 0,
+        "preferred_locale": "en-US",
+        "system_channel_id": None,
+        "system_channel_flags": 0,
+        "rules_channel_id": None,
+        "vanity_url_code": None,
+        "description": None,
+        "banner": None,
+        "joined_at": "2026-01-01T00:00:00+00:00",
+        "large": False,
+        "unavailable": False,
+        "member_count": len(world.users),
+        "members": [member(world, world.bot)],
+        "channels": [channel(world, place) for place in places],
+        "threads": [],
+        "voice_states": [],
+        "presences": [],
+        "stage_instances": [],
+        "guild_scheduled_events": [],
+        "soundboard_sounds": [],
+    }
+
+
+def attachment(world: World, file: Attachment) -> Json:
+    address = world.link(file)
+    told: Json = {
+        "id": str(file.id),
+        "filename": file.filename,
+        "size": file.size,
+        "url": address,
+        "proxy_url": address,
+        "content_type": file.content_type,
+        "flags": 0,
+    }
+    if file.width:
+        told |= {"width": file.width, "height": file.height}
+    if file.description is not None:
+        told["description"] = file.description
+    if file.ephemeral:
+        told["ephemeral"] = True
+    return told
+
+
+def message(world: World, post: Message, guild_event: bool = False, deep: bool = True) -> Json:
+    """Return a message in full. `guild_event` adds what only the gateway tells."""
+    embeds = _with_addresses(world, post, copy.deepcopy(post.embeds))
+    shown = [file for file in post.attachments if not _inside(file, post.embeds)]
+    told: Json = {
+        "id": str(post.id),
+        "channel_id": str(post.channel.id),
+        "type": PLAIN,
+        "author": user(post.author),
+        "content": post.content,
+        "timestamp": moment(post.created_at),
+        "edited_timestamp": moment(post.edited_at) if post.edited_at else None,
+        "tts": False,
+        "mention_everyone": post.mention_everyone,
+        "mentions": [user(person) for person in post.mentions],
+        "mention_roles": [],
+        "attachments": [attachment(world, file) for file in shown],
+        "embeds": embeds,
+        "components": _with_addresses(world, post, copy.deepcopy(post.components)),
+        "pinned": False,
+        "flags": post.flags,
+    }
+    if post.nonce is not None:
+        told["nonce"] = post.nonce
+    if post.reactions:
+        told["reactions"] = [_reaction(world, emoji, by) for emoji, by in post.reactions.items()]
+    if post.reply_to and deep:
+        told |= _reference(world, post)
+    if post.origin:
+        told |= post.origin | {"type": CHAT_INPUT if "interaction" in post.origin else PLAIN}
+        told |= {"webhook_id": str(world.bot.id), "application_id": str(world.bot.id)}
+    if guild_event:
+        if post.channel.guild_id:
+            told |= {"guild_id": str(post.channel.guild_id), "member": {k: v for k, v in member(world, post.author).items() if k != "user"}}
+        told["channel_type"] = 1 if post.channel.recipient else 0
+    return told
+
+
+def hide_content(told: Json, bot: User) -> Json:
+    """Empty what a bot without the message content intent may not read, by Discord's rule.
+
+    It may read what it wrote, what mentions it, and direct messages.
+    """
+    told = dict(told)
+    if told.get("referenced_message"):
+        told["referenced_message"] = hide_content(told["referenced_message"], bot)
+    own = told["author"]["id"] == str(bot.id)
+    if not own and all(person["id"] != str(bot.id) for person in told["mentions"]):
+        told |= {"content": "", "embeds": [], "attachments": [], "components": []}
+    return told
+
+
+def interaction(world: World, use: Interaction) -> Json:
+    """Return what INTERACTION_CREATE carries."""
+    place = use.channel
+    told: Json = {
+        "id": str(use.id),
+        "application_id": str(world.bot.id),
+        "type": use.type,
+        "token": use.token,
+        "version": 1,
+        "data": use.data,
+        "channel_id": str(place.id),
+        "channel": channel(world, place),
+        "app_permissions": str(place.permissions),
+        "locale": use.locale,
+        "entitlements": [],
+        "entitlement_sku_ids": [],
+        "attachment_size_limit": world.limits.reported_file_bytes,
+    }
+    if place.guild_id:
+        told |= {
+            "guild_id": str(place.guild_id),
+            "guild": {"id": str(place.guild_id), "locale": "en-US", "features": []},
+            "guild_locale": "en-US",
+            "member": member(world, use.user) | {"permissions": str(permissions.EVERYONE)},
+            "context": 0,
+            "authorizing_integration_owners": {"0": str(place.guild_id)},
+        }
+        told["channel"]["permissions"] = str(permissions.EVERYONE)
+    else:
+        told |= {"user": user(use.user), "context": 1, "authorizing_integration_owners": {"0": "0"}}
+    if use.source:
+        told["message"] = message(world, use.source)
+    return told
+
+
+def origin(use: Interaction) -> Json:
+    """Return what a message that answers an interaction tells about it."""
+    owners = {"0": str(use.channel.guild_id or 0)}
+    metadata: Json = {"id": str(use.id), "type": use.type, "user": user(use.user), "authorizing_integration_owners": owners}
+    if use.source:
+        return {"interaction_metadata": metadata | {"interacted_message_id": str(use.source.id)}}
+    return {"interaction_metadata": metadata, "interaction": {"id": str(use.id), "type": use.type, "name": use.name, "user": user(use.user)}}
+
+
+def _reaction(world: World, emoji: str, by: list[int]) -> Json:
+    mine = world.bot.id in by
+    told = {"emoji": {"id": None, "name": emoji}, "count": len(by), "me": mine, "me_burst": False, "burst_colors": []}
+    return told | {"count_details": {"burst": 0, "normal": len(by)}}
+
+
+def _reference(world: World, post: Message) -> Json:
+    target = post.channel.find(post.reply_to or 0)
+    reference = {"type": 0, "channel_id": str(post.channel.id), "message_id": str(post.reply_to)}
+    if post.channel.guild_id:
+        reference["guild_id"] = str(post.channel.guild_id)
+    return {"type": REPLY, "message_reference": reference, "referenced_message": message(world, target, deep=False) if target else None}
+
+
+def _inside(file: Attachment, embeds: list[Json]) -> bool:
+    """Tell whether an embed shows this file; Discord then leaves it out of the list of attachments."""
+    return any(address == f"attachment://{file.filename}" for address in _addresses(embeds))
+
+
+def _addresses(value: Any) -> Iterable[str]:
+    if isinstance(value, dict):
+        if isinstance(value.get("url"), str):
+            yield value["url"]
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _addresses(item)
+
+
+def _with_addresses(world: World, post: Message, value: Any) -> Any:
+    """Turn attachment://name into the file's address, in place, wherever embeds or components show a file."""
+    if isinstance(value, list):
+        for item in value:
+            _with_addresses(world, post, item)
+    elif isinstance(value, dict):
+        name = str(value.get("url", "")).removeprefix("attachment://")
+        file = next((file for file in post.attachments if file.filename == name), None)
+        if file and value["url"] != name:
+            known = attachment(world, file)
+            value |= {key: known[key] for key in ("url", "proxy_url", "content_type", "width", "height") if key in known}
+        for item in value.values():
+            _with_addresses(world, post, item)
+    return value
