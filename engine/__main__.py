@@ -13,6 +13,7 @@ import secrets
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
@@ -41,7 +42,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def dream(options: argparse.Namespace) -> dict[str, object]:
+def dream(options: argparse.Namespace) -> dict[str, Any]:
     """Paint, write the files and say what was done."""
     seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
     request = Request(options.prompt, seed, options.count, options.steps, options.guidance)
@@ -59,10 +60,11 @@ def dream(options: argparse.Namespace) -> dict[str, object]:
             bar.update(progress.done - bar.n)
 
         painting = painter.paint(request, report)
-    return {"seed": seed, "load_s": round(loaded_s, 2), "seconds": round(painting.seconds, 2)} | write(painting, options.out, seed)
+    times = {"seed": seed, "load_s": round(loaded_s, 2), "seconds": round(painting.seconds, 2)}
+    return times | write(painting, options.out, seed) | {"known_words": list(painter.known_words)}
 
 
-def write(painting: Painting, folder: Path, seed: int) -> dict[str, object]:
+def write(painting: Painting, folder: Path, seed: int) -> dict[str, Any]:
     """Write a grid and its pictures; earlier files of the same seed are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     grid = folder / f"{painting.model}-{seed}-grid.png"
@@ -94,7 +96,7 @@ def main() -> int:
         return 0
     print(f"{result['grid']}\nseed {result['seed']}, {result['seconds']} s (model loaded in {result['load_s']} s before)")
     if result["unknown_words"]:
-        print(f"The model never saw: {', '.join(map(str, result['unknown_words']))}. See words.txt beside its config for what it knows.")
+        print(f"The model never saw: {', '.join(result['unknown_words'])}. It knows: {', '.join(result['known_words'])}.")
     return 0
 
 

@@ -1,13 +1,13 @@
 """Everything that can go wrong on purpose; the class decides who is told.
 
-    EngineError
-    ├── Refused           the person who asked can mend it; the wording is in cogs/_replies.py
-    │   ├── InvalidRequest    a prompt, count, seed … outside its range
-    │   ├── QueueFull         nobody can be accepted just now
-    │   └── TooManyJobs       this person has enough jobs waiting
-    ├── Misconfigured     the operator can mend it: one sentence that names the thing and the remedy
-    ├── Cancelled         somebody asked for the job to stop; no fault at all
-    └── Broken            our fault: logged with its traceback, shown as a reference
+EngineError
+├── Refused           the person who asked can mend it; the wording is in cogs/_replies.py
+│   ├── InvalidRequest    a prompt, count, seed … outside its range
+│   ├── QueueFull         nobody can be accepted just now
+│   └── TooManyJobs       this person has enough jobs waiting
+├── Misconfigured     the operator can mend it: one sentence that names the thing and the remedy
+├── Cancelled         somebody asked for the job to stop; no fault at all
+└── Broken            our fault: logged with its traceback, shown as a reference
 """
 
 

@@ -1,0 +1,187 @@
+"""Who is next: fair between people, bounded, durable, cancellable, and honest about how long it takes. asyncio only.
+
+Start-time fair queueing (Goyal et al. 1996): every job gets a start tag, the later of the queue's virtual time and the finish tag of the same
+person's job before; its finish tag is the start tag plus its cost. The smallest start tag is served first. So a person who asks for ten
+pictures delays nobody's first one by more than the job that is being painted.
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+
+from engine.errors import Cancelled, EngineError, QueueFull, TooManyJobs
+from engine.history import History
+from engine.jobs import Job, Origin, Painting, Progress, Request, State
+
+log = logging.getLogger(__name__)
+
+DEFAULT_STEPS = 30
+"""Steps that a request without any is taken to cost; only the ratio between jobs matters."""
+SMOOTHING = 0.2
+"""Weight of the latest job in the running mean of seconds per unit of cost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many jobs may wait in all, and how many unfinished ones a person may have."""
+
+    waiting: int
+    per_user: int
+
+
+def cost(request: Request) -> float:
+    """Return what a request costs, in denoising steps of the base decoder."""
+    return float(request.count * (request.steps or DEFAULT_STEPS))
+
+
+class Queue:
+    """Everything that was asked and is not finished. Lives on the event loop."""
+
+    def __init__(self, history: History, limits: Limits) -> None:
+        self._history = history
+        self._limits = limits
+        self._jobs: dict[int, Job] = {}
+        self._starts: dict[int, float] = {}
+        """Start tags of the jobs that wait."""
+        self._finishes: dict[int, float] = {}
+        """Finish tag of each person's latest job."""
+        self._virtual_time = 0.0
+        self._reserved: list[int] = []
+        """People whose job is being written to SQLite just now: it counts already, so that nobody slips past a limit meanwhile."""
+        self._seconds_per_cost: float | None = None
+        self._painting_since = 0.0
+        self._filled = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for the painter."""
+        return len(self._starts)
+
+    async def restore(self) -> list[Job]:
+        """Take up what an earlier run left unfinished, in its order, and return it; limits do not apply to what was promised."""
+        pace = await self._history.seconds_per_picture()
+        self._seconds_per_cost = None if pace is None else pace / DEFAULT_STEPS
+        jobs = await self._history.unfinished()
+        for job in jobs:
+            self._jobs[job.id] = job
+            if job.state is State.WAITING:
+                self._line_up(job)
+        return jobs
+
+    async def submit(self, request: Request, origin: Origin, parent: int | None = None) -> Job:
+        """Put a request into the queue; once this returns, it is on disk and will be answered.
+
+        Raises:
+            QueueFull: as many jobs wait as may.
+            TooManyJobs: this person has as many unfinished jobs as one may have.
+        """
+        if self.waiting + len(self._reserved) >= self._limits.waiting:
+            raise QueueFull(self._limits.waiting)
+        mine = sum(job.origin.user_id == origin.user_id for job in self._jobs.values()) + self._reserved.count(origin.user_id)
+        if mine >= self._limits.per_user:
+            raise TooManyJobs(self._limits.per_user)
+        self._reserved.append(origin.user_id)
+        try:
+            job = await self._history.add(request, origin, parent)
+        finally:
+            self._reserved.remove(origin.user_id)
+        self._jobs[job.id] = job
+        self._line_up(job)
+        log.info("job %d: queued, %d waiting", job.id, self.waiting)
+        return job
+
+    def _line_up(self, job: Job) -> None:
+        start = max(self._virtual_time, self._finishes.get(job.origin.user_id, 0.0))
+        self._starts[job.id] = start
+        self._finishes[job.origin.user_id] = start + cost(job.request)
+        self._filled.set()
+        self._touch_waiting()
+
+    def _order(self) -> list[int]:
+        return sorted(self._starts, key=lambda job_id: (self._starts[job_id], job_id))
+
+    def _touch_waiting(self) -> None:
+        for job_id in self._starts:
+            self._jobs[job_id].touch()
+
+    async def next(self) -> Job:
+        """Wait for the job whose turn it is; it counts as being painted from now on."""
+        while not self._starts:
+            self._filled.clear()
+            await self._filled.wait()
+        job = self._jobs[self._order()[0]]
+        self._virtual_time = self._starts.pop(job.id)
+        job.state = State.PAINTING
+        self._painting_since = time.monotonic()
+        job.touch()
+        self._touch_waiting()
+        await self._history.start(job)
+        return job
+
+    def position(self, job: Job) -> int:
+        """Return a job's place: 1 is next, 0 is being painted or done."""
+        return self._order().index(job.id) + 1 if job.id in self._starts else 0
+
+    def eta_s(self, job: Job) -> float | None:
+        """Estimate the seconds until a job is painted; None before there is any experience."""
+        if self._seconds_per_cost is None:
+            return None
+        ahead = [self._jobs[job_id] for job_id in self._order()[: self.position(job)]]
+        running = [other for other in self._jobs.values() if other.state is State.PAINTING]
+        spent_s = time.monotonic() - self._painting_since
+        left_s = sum(max(cost(other.request) * self._seconds_per_cost - spent_s, 0.0) for other in running)
+        return left_s + sum(cost(other.request) for other in ahead) * self._seconds_per_cost
+
+    async def cancel(self, job: Job) -> None:
+        """Call a job off: at once while it waits, between two steps while it is painted; a painted one is left alone."""
+        job.cancelled = True
+        if job.id in self._starts:
+            del self._starts[job.id]
+            self._touch_waiting()
+            await self.failed(job, Cancelled())
+
+    def report(self, job: Job, progress: Progress, preview: bytes | None) -> None:
+        """Note how far the job is that is being painted."""
+        job.progress = progress
+        job.preview = preview or job.preview
+        job.touch()
+
+    async def painted(self, job: Job, painting: Painting) -> None:
+        """Note that a job's pictures are there and on disk."""
+        await self._history.painted(job, painting)
+        pace = painting.seconds / cost(job.request)
+        before = self._seconds_per_cost
+        self._seconds_per_cost = pace if before is None else (1 - SMOOTHING) * before + SMOOTHING * pace
+        job.painting = painting
+        job.state = State.PAINTED
+        job.touch()
+        self._touch_waiting()
+
+    async def failed(self, job: Job, error: EngineError) -> None:
+        """Note that a job ends without a result; `Cancelled` is an end like others, but no failure."""
+        if isinstance(error, Cancelled):
+            await self._history.cancelled(job)
+        else:
+            await self._history.failed(job, str(error))
+        job.error = error
+        job.state = State.CANCELLED if isinstance(error, Cancelled) else State.FAILED
+        self._forget(job)
+
+    async def delivered(self, job: Job, message_id: int) -> None:
+        """Note that the result was posted."""
+        await self._history.delivered(job, message_id)
+        job.state = State.DELIVERED
+        self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.id, None)
+        self._starts.pop(job.id, None)
+        if not any(other.origin.user_id == job.origin.user_id for other in self._jobs.values()):
+            # Nobody keeps a debt who has nothing left to wait for; and the table must not grow for ever.
+            self._finishes.pop(job.origin.user_id, None)
+        job.touch()
+
+    def find(self, job_id: int) -> Job | None:
+        """Return an unfinished job by its id."""
+        return self._jobs.get(job_id)

@@ -1,0 +1,74 @@
+"""The operator's choices: a TOML file, every key of it required, and the token from the environment or `.env`."""
+
+import difflib
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from dotenv import dotenv_values
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from engine.errors import Misconfigured
+
+ROOT = Path(__file__).parents[1]
+TOKEN = "DISCORD_TOKEN"
+
+
+class Settings(BaseModel):
+    """Everything that an operator can set; what each key means is said in configs/bot.toml. Paths are absolute."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    data: Path = Field(strict=False)
+    model: Path = Field(strict=False)
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    waiting: int = Field(ge=1)
+    per_user: int = Field(ge=1)
+    progress_every_s: float = Field(ge=1)
+    page_port: int = Field(ge=0, le=65535)
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+    token: SecretStr | None = None
+
+
+def load(path: Path) -> Settings:
+    """Read the settings file and the token.
+
+    Raises:
+        Misconfigured: the file is missing or wrong; the message names the key, what it is and what was expected.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise Misconfigured(f"Settings file {path} is missing. Name another one with --config, or restore it from the repository.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"Settings file {path} cannot be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise Misconfigured(f"Settings file {path} is not valid TOML: {error}.") from None
+    if "token" in values:
+        raise Misconfigured(f"Settings file {path} holds a token. Files get shared: put it into the environment or .env as {TOKEN}.")
+    try:
+        settings = Settings.model_validate(values | {"token": read_token()})
+    except ValidationError as error:
+        raise Misconfigured(f"Settings file {path}: {explain(dict(error.errors()[0]))}.") from None
+    return settings.model_copy(update={"data": ROOT / settings.data, "model": ROOT / settings.model})
+
+
+def read_token() -> SecretStr | None:
+    """Return the bot's token; the environment wins over `.env`, an empty one counts as none."""
+    value = os.environ.get(TOKEN, "").strip() or (dotenv_values(ROOT / ".env").get(TOKEN) or "").strip()
+    return SecretStr(value) if value else None
+
+
+def explain(error: dict[str, Any]) -> str:
+    """Say one of pydantic's findings in plain words."""
+    key = ".".join(str(part) for part in error["loc"])
+    match error["type"]:
+        case "extra_forbidden":
+            near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+            return f"unknown key '{key}'" + (f"; did you mean '{near[0]}'?" if near else "")
+        case "missing":
+            return f"key '{key}' is missing; every key is required"
+        case _:
+            return f"key '{key}' is {error['input']!r:.60}; {error['msg'][0].lower()}{error['msg'][1:]}"
