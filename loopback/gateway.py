@@ -13,6 +13,7 @@ from typing import Any
 from aiohttp import WSMsgType, web
 
 from loopback import permissions, wire
+from loopback.line import Line
 from loopback.values import Channel, Interaction, Json, Message, User
 from loopback.world import Event, World
 
@@ -62,7 +63,7 @@ class Session:
     intents: int
     sequence: int = 0
     sent: deque[tuple[int, str]] = field(default_factory=lambda: deque(maxlen=REPLAYED), repr=False)
-    line: "Line | None" = field(default=None, repr=False)
+    line: Line | None = field(default=None, repr=False)
     presence: Json = field(default_factory=dict)
 
     def dispatch(self, event: str, data: Json) -> None:
@@ -72,33 +73,6 @@ class Session:
         self.sent.append((self.sequence, text))
         if self.line:
             self.line.send(text)
-
-
-class Line:
-    """A websocket with an outbox, so that whoever sends need not wait and the order holds."""
-
-    def __init__(self, socket: web.WebSocketResponse) -> None:
-        self.socket = socket
-        self._outbox: asyncio.Queue[str | int] = asyncio.Queue()
-
-    def send(self, message: str | Json) -> None:
-        self._outbox.put_nowait(message if isinstance(message, str) else json.dumps(message))
-
-    def close(self, code: int) -> None:
-        """Close after everything before it was sent."""
-        self._outbox.put_nowait(code)
-
-    async def write(self) -> None:
-        """Send what is in the outbox until the line is closed."""
-        while True:
-            message = await self._outbox.get()
-            if isinstance(message, int):
-                await self.socket.close(code=message)
-                return
-            try:
-                await self.socket.send_str(message)
-            except ConnectionError:
-                return
 
 
 class Gateway:

@@ -192,8 +192,9 @@ class World:
                 attachment.path.unlink(missing_ok=True)
 
     def link(self, attachment: Attachment) -> str:
-        """Return an address of the file that is good for a day."""
-        expires = f"{int(self.clock.now()) + LINK_LIFE_S:x}"
+        """Return an address of the file that is good for a day and at most an hour more."""
+        # Whole hours, so that the address, which browsers cache by, stays the same for a while.
+        expires = f"{(int(self.clock.now()) // 3600 + 1) * 3600 + LINK_LIFE_S:x}"
         path = f"/attachments/{attachment.channel_id}/{attachment.id}/{quote(attachment.filename)}"
         return f"{self.base_url}{path}?ex={expires}&hm={self._signature(attachment.id, expires)}"
 
