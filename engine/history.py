@@ -301,7 +301,7 @@ async def connect(path: Path) -> aiosqlite.Connection:
             await database.execute("PRAGMA foreign_keys = ON")
             [(finding,)] = await database.execute_fetchall("PRAGMA quick_check(1)")
             if finding != "ok":
-                raise sqlite3.DatabaseError(str(finding))
+                raise sqlite3.DatabaseError(" ".join(str(finding).split()))
             await migrate(database, path)
     except BaseException:
         await database.close()

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 MODEL = Path(__file__).parents[2] / "configs" / "picturebook"
 RUNS = Path("runs")
 PAGES = 24_000
-STEPS = {"clip": 1_500, "prior": 6_000, "base": 4_000, "upsampler": 4_000}
+STEPS = {"clip": 1_500, "prior": 3_000, "base": 4_000, "upsampler": 4_000}
 NONSENSE_SHARE = 0.25
 """Share of captions with words that mean nothing, so that words never seen disturb little."""
 

@@ -1,0 +1,62 @@
+"""Shared by all tests: a painter that plays back what it was told, and real memory in a temporary folder."""
+
+import threading
+from collections.abc import AsyncIterator, Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from engine.history import History
+from engine.jobs import Painting, Picture, Progress, Request
+
+
+def png(colour: tuple[int, int, int], side: int = 8) -> bytes:
+    """Return a plain picture."""
+    file = BytesIO()
+    Image.new("RGB", (side, side), colour).save(file, "PNG")
+    return file.getvalue()
+
+
+class ScriptedPainter:
+    """Paints plain pictures in `steps` steps; raises or waits where it is told to.
+
+    `failures` are raised one per job, from the first on; `hold` blocks every step until it is set; `painted` lists what was asked.
+    """
+
+    model = "scripted"
+    known_words = ("cat", "on", "a", "red")
+
+    def __init__(self, steps: int = 3) -> None:
+        self.steps = steps
+        self.failures: list[BaseException] = []
+        self.hold = threading.Event()
+        self.hold.set()
+        self.started = threading.Event()
+        self.painted: list[Request] = []
+
+    def paint(self, request: Request, report: Callable[[Progress], None]) -> Painting:
+        self.started.set()
+        if self.failures:
+            raise self.failures.pop(0)
+        for step in range(1, self.steps + 1):
+            while not self.hold.wait(0.01):
+                report(Progress("base", step - 1, self.steps, lambda: png((9, 9, 9))))
+            report(Progress("base", step, self.steps, lambda: png((9, 9, 9))))
+        self.painted.append(request)
+        pictures = tuple(Picture(png((seed % 256, 100, 50)), seed, 8, 8) for seed in request.seeds)
+        unknown = tuple(word for word in request.prompt.split() if word not in self.known_words)
+        return Painting(pictures, self.model, request.steps or 30, request.guidance or 1.5, 0.5, unknown)
+
+
+@pytest.fixture
+def painter() -> ScriptedPainter:
+    return ScriptedPainter()
+
+
+@pytest.fixture
+async def history(tmp_path: Path) -> AsyncIterator[History]:
+    memory = await History.open(tmp_path / "data")
+    yield memory
+    await memory.close()

@@ -1,0 +1,196 @@
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import aiosqlite
+import pytest
+
+from engine import history as module
+from engine.errors import Misconfigured
+from engine.history import MIGRATIONS, History, connect, migrate
+from engine.jobs import Origin, Painting, Picture, Request, State
+from tests.conftest import png
+
+REQUEST = Request("a 🦊 on red", seed=2**32 - 1, count=2, steps=9, guidance=2.5)
+ORIGIN = Origin(user_id=2**63 - 1, channel_id=12, guild_id=13, token="secret", token_expires_at=99.5, spoiler=True)
+PAINTING = Painting((Picture(png((1, 2, 3)), 2**32 - 1, 8, 8), Picture(png((4, 5, 6)), 0, 8, 8)), "scripted", 9, 2.5, 1.25, ("🦊",))
+
+
+async def again(history: History, tmp_path: Path) -> History:
+    """Close the memory as a stop does, and open it as a start does."""
+    await history.close()
+    return await History.open(tmp_path / "data")
+
+
+def read(tmp_path: Path, query: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect(tmp_path / "data" / "reverie.db") as database:
+        return database.execute(query).fetchall()
+
+
+async def test_a_job_is_on_disk_before_it_is_promised(history: History, tmp_path: Path) -> None:
+    job = await history.add(REQUEST, ORIGIN)
+    assert read(tmp_path, "SELECT prompt, state FROM job") == [("a 🦊 on red", "waiting")]
+    assert job.state is State.WAITING
+
+
+async def test_unfinished_jobs_come_back_as_they_were_asked(history: History, tmp_path: Path) -> None:
+    waiting, painting = await history.add(REQUEST, ORIGIN), await history.add(REQUEST, ORIGIN)
+    await history.set_message(painting, 77)
+    await history.start(painting)
+    history = await again(history, tmp_path)
+    jobs = await history.unfinished()
+    await history.close()
+    assert [job.id for job in jobs] == [waiting.id, painting.id]
+    assert all((job.request, job.origin, job.state) == (REQUEST, ORIGIN, State.WAITING) for job in jobs)
+    assert [job.message_id for job in jobs] == [None, 77]
+    assert jobs[0].created_at == waiting.created_at
+
+
+async def test_painted_jobs_come_back_with_their_pictures(history: History, tmp_path: Path) -> None:
+    job = await history.add(REQUEST, ORIGIN)
+    history.store(job, PAINTING)
+    await history.painted(job, PAINTING)
+    history = await again(history, tmp_path)
+    [found] = await history.unfinished()
+    await history.close()
+    assert found.state is State.PAINTED
+    assert found.painting == PAINTING
+
+
+async def test_a_painted_job_whose_files_are_lost_is_painted_again(history: History, tmp_path: Path) -> None:
+    job = await history.add(REQUEST, ORIGIN)
+    history.store(job, PAINTING)
+    await history.painted(job, PAINTING)
+    (tmp_path / "data" / "pictures" / str(job.id) / "1.png").unlink()
+    [found] = await history.unfinished()
+    assert found.state is State.WAITING and found.painting is None
+    history.store(job, PAINTING)
+    await history.painted(job, PAINTING)
+    assert read(tmp_path, "SELECT count(*) FROM picture") == [(2,)]
+
+
+@pytest.mark.parametrize("end", ["delivered", "failed", "cancelled"])
+async def test_an_ended_job_stays_ended_and_its_token_is_forgotten(history: History, tmp_path: Path, end: str) -> None:
+    job = await history.add(REQUEST, ORIGIN)
+    await {"delivered": lambda: history.delivered(job, 5), "failed": lambda: history.failed(job, "why"), "cancelled": lambda: history.cancelled(job)}[
+        end
+    ]()
+    assert await history.unfinished() == []
+    assert read(tmp_path, "SELECT state, token FROM job") == [(end, None)]
+
+
+async def test_everything_about_a_job_is_remembered(history: History, tmp_path: Path) -> None:
+    parent = await history.add(REQUEST, ORIGIN)
+    history.store(parent, PAINTING)
+    await history.painted(parent, PAINTING)
+    job = await history.add(REQUEST, ORIGIN, parent=1)
+    history.store(job, PAINTING)
+    await history.start(job)
+    await history.painted(job, PAINTING)
+    await history.delivered(job, 55)
+    columns = (
+        "kind, seed, count, steps, guidance, parent, user_id, channel_id, guild_id, spoiler, "
+        "model, used_steps, used_guidance, unknown_words, seconds, result_id"
+    )
+    [row] = read(tmp_path, f"SELECT {columns} FROM job WHERE id = 2")
+    assert row == ("dream", 2**32 - 1, 2, 9, 2.5, 1, 2**63 - 1, 12, 13, 1, "scripted", 9, 2.5, '["\\ud83e\\udd8a"]', 1.25, 55)
+    pictures = read(tmp_path, "SELECT position, seed, path, width, height FROM picture WHERE job = 2")
+    assert pictures == [(0, 2**32 - 1, "pictures/2/0.png", 8, 8), (1, 0, "pictures/2/1.png", 8, 8)]
+    assert (tmp_path / "data" / "pictures" / "2" / "1.png").read_bytes() == PAINTING.pictures[1].png
+
+
+async def test_the_pace_is_the_median_of_the_latest_jobs(history: History) -> None:
+    assert await history.seconds_per_picture() is None
+    for seconds in (2.0, 100.0, 4.0):
+        job = await history.add(REQUEST, ORIGIN)
+        await history.painted(job, Painting(PAINTING.pictures, "m", 1, 1.0, seconds))
+    assert await history.seconds_per_picture() == 2.0
+
+
+async def test_one_text_is_kept_under_a_key(history: History) -> None:
+    assert await history.recall("commands") is None
+    await history.remember("commands", "a")
+    await history.remember("commands", "b")
+    assert await history.recall("commands") == "b"
+
+
+async def test_writers_at_the_same_time_do_not_undo_each_other(history: History) -> None:
+    failing = history.add(REQUEST, ORIGIN, parent=404)
+    results = await asyncio.gather(
+        *(history.add(REQUEST, ORIGIN) for _ in range(5)), failing, *(history.add(REQUEST, ORIGIN) for _ in range(5)), return_exceptions=True
+    )
+    assert sum(isinstance(result, sqlite3.IntegrityError) for result in results) == 1
+    assert len(await history.unfinished()) == 10
+
+
+async def test_two_bots_cannot_share_a_folder(history: History, tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="Another Reverie"):
+        await History.open(tmp_path / "data")
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, None])
+async def test_a_damaged_database_is_named_and_left_alone(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "reverie.db"
+    if content is None:
+        history = await History.open(tmp_path)
+        await history.add(REQUEST, ORIGIN)
+        await history.close()
+        content = path.read_bytes()
+        content = content[:4096] + bytes(len(content) - 4096)
+    path.write_bytes(content)
+    with pytest.raises(Misconfigured, match="reverie.db.*backup"):
+        await History.open(tmp_path)
+    assert path.read_bytes()[:18] == content[:18]
+
+
+async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(Misconfigured, match="data"):
+        await History.open(tmp_path / "data")
+
+
+async def test_a_database_of_a_newer_reverie_is_refused(history: History, tmp_path: Path) -> None:
+    await history.close()
+    with sqlite3.connect(tmp_path / "data" / "reverie.db") as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(Misconfigured, match="newer"):
+        await History.open(tmp_path / "data")
+
+
+def schema(path: Path) -> dict[str, list[str]]:
+    with sqlite3.connect(path) as database:
+        tables = [
+            name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
+        ]
+        return {table: [row[1] for row in database.execute(f"PRAGMA table_info({table})")] for table in tables}
+
+
+EXPECTED = {
+    "job": [
+        "id", "kind", "prompt", "count", "seed", "steps", "guidance", "parent", "user_id", "channel_id", "guild_id", "spoiler", "token",
+        "token_expires_at", "message_id", "result_id", "state", "error", "model", "used_steps", "used_guidance", "unknown_words", "seconds",
+        "created_at", "started_at", "finished_at",
+    ],
+    "memory": ["key", "value"],
+    "picture": ["id", "job", "position", "seed", "path", "width", "height"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("version", range(len(MIGRATIONS)))
+async def test_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "reverie.db"
+    async with aiosqlite.connect(path) as old:
+        assert await migrate(old, path, MIGRATIONS[:version]) == version
+    await (await connect(path)).close()
+    assert schema(path) == EXPECTED
+
+
+async def test_a_migration_that_fails_leaves_no_trace(tmp_path: Path) -> None:
+    path = tmp_path / "reverie.db"
+    async with aiosqlite.connect(path) as database:
+        await migrate(database, path)
+        with pytest.raises(sqlite3.Error):
+            await migrate(database, path, (*module.MIGRATIONS, "CREATE TABLE half (x); CREATE TABLE job (x);"))
+    assert schema(path) == EXPECTED
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)

@@ -1,0 +1,30 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import InvalidRequest
+from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Request
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("prompt", ["", "   ", "\n\t", "x" * (PROMPT_LIMIT + 1)]),
+        ("count", [0, -1, COUNT_LIMIT + 1]),
+        ("seed", [-1, SEED_LIMIT]),
+        ("steps", [0, STEPS_LIMIT + 1]),
+        ("guidance", [-0.1, GUIDANCE_LIMIT + 0.1, float("nan"), float("inf")]),
+    ],
+)
+def test_a_value_outside_its_range_is_named(field: str, values: list[object]) -> None:
+    for value in values:
+        with pytest.raises(InvalidRequest) as refused:
+            Request(**{"prompt": "a cat", "seed": 1, field: value})  # type: ignore[arg-type] # wrong on purpose
+        assert refused.value.field == field
+
+
+@given(st.integers(0, SEED_LIMIT - 1), st.integers(1, COUNT_LIMIT))
+def test_the_seeds_of_a_grid_count_on_and_each_paints_its_picture_alone(seed: int, count: int) -> None:
+    seeds = Request("a cat", seed, count).seeds
+    assert len(set(seeds)) == count and seeds[0] == seed
+    assert all(Request("a cat", each, 1).seeds == (each,) for each in seeds)

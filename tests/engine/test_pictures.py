@@ -1,0 +1,78 @@
+import os
+from io import BytesIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from engine import pictures
+from tests.conftest import png
+
+
+def noise(width: int, height: int) -> bytes:
+    """Return a picture that no format can make small."""
+    return pictures.encode(Image.frombytes("RGB", (width, height), os.urandom(width * height * 3)))
+
+
+def opened(data: bytes) -> Image.Image:
+    return Image.open(BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("count", "size"),
+    [(1, (32, 32)), (2, (64, 32)), (3, (64, 64)), (4, (64, 64)), (5, (96, 64)), (6, (96, 64)), (7, (96, 96)), (9, (96, 96))],
+)
+def test_a_grid_is_as_square_as_its_count_allows(count: int, size: tuple[int, int]) -> None:
+    assert opened(pictures.grid([png((1, 2, 3))] * count, tile_px=32)).size == size
+
+
+def test_pictures_stand_in_reading_order() -> None:
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    grid = opened(pictures.grid([png(colour) for colour in colours], tile_px=32))
+    assert [grid.getpixel(place) for place in ((16, 16), (48, 16), (16, 48))] == [(*colour, 255) for colour in colours]
+    assert grid.getpixel((48, 48))[3] == 0
+
+
+def test_a_picture_larger_than_a_tile_is_not_made_smaller() -> None:
+    assert opened(pictures.grid([noise(100, 100), png((0, 0, 0))], tile_px=32)).size == (200, 100)
+
+
+@given(st.integers(1, 9))
+@settings(max_examples=9, deadline=None)
+def test_no_grid_is_larger_than_announced(count: int) -> None:
+    assert len(pictures.grid([noise(64, 64) for _ in range(count)], tile_px=64)) <= pictures.bytes_at_most(count, 64)
+
+
+def test_a_picture_that_fits_stays_as_it_is() -> None:
+    data = png((1, 2, 3))
+    assert pictures.fit(data, len(data)) == (data, "png")
+
+
+@given(st.integers(3_000, 60_000))
+@settings(max_examples=20, deadline=None)
+def test_a_picture_is_made_to_fit_any_sensible_limit(limit: int) -> None:
+    data, ending = pictures.fit(noise(150, 150), limit)
+    assert len(data) <= limit and ending == "jpg"
+    assert opened(data).format == "JPEG"
+
+
+def test_a_limit_that_no_picture_can_keep_is_an_error() -> None:
+    with pytest.raises(ValueError, match="100 bytes"):
+        pictures.fit(noise(64, 64), 100)
+
+
+@given(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=1000), st.integers(0, 2**32 - 1))
+@settings(max_examples=60, deadline=None)
+def test_a_receipt_survives_any_prompt(prompt: str, seed: int) -> None:
+    facts = pictures.read_receipt(pictures.write_receipt(png((1, 2, 3)), {"prompt": prompt, "seed": seed}))
+    assert (facts["prompt"], facts["Description"], facts["seed"], facts["Software"]) == (prompt, prompt, str(seed), "Reverie")
+
+
+def test_a_receipt_changes_no_pixel() -> None:
+    data = noise(16, 16)
+    assert opened(pictures.write_receipt(data, {"seed": 1})).tobytes() == opened(data).tobytes()
+
+
+def test_a_picture_without_receipt_has_none() -> None:
+    assert pictures.read_receipt(png((1, 2, 3))) == {}

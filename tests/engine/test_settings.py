@@ -1,0 +1,75 @@
+from pathlib import Path
+
+import pytest
+
+from engine import settings
+from engine.errors import Misconfigured
+
+BUNDLED = Path(__file__).parents[2] / "configs" / "bot.toml"
+
+
+@pytest.fixture(autouse=True)
+def no_token_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DISCORD_TOKEN", raising=False)
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+
+
+def changed(tmp_path: Path, old: str, new: str) -> Path:
+    text = BUNDLED.read_text()
+    assert old in text
+    path = tmp_path / "bot.toml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_the_bundled_file_loads_and_its_paths_are_the_repositorys(tmp_path: Path) -> None:
+    loaded = settings.load(BUNDLED)
+    assert loaded.data == tmp_path / "data"
+    assert loaded.model == tmp_path / "configs/picturebook/picturebook.json"
+    assert loaded.token is None
+
+
+def test_an_absolute_path_stays_where_it_is(tmp_path: Path) -> None:
+    assert settings.load(changed(tmp_path, '"data"', '"/var/lib/reverie"')).data == Path("/var/lib/reverie")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("waiting = 100", "watiing = 100", "waiting"),
+        ("waiting = 100", "", "'waiting' is missing"),
+        ("waiting = 100", "waiting = 0", "'waiting' is 0"),
+        ("waiting = 100", 'waiting = "100"', "'waiting' is '100'"),
+        ("page_port = 8420", "page_port = 84200", "'page_port' is 84200"),
+        ('"auto"', '"tpu"', "'device' is 'tpu'"),
+        ("progress_every_s = 2.0", "progress_every_s = 0.1", "'progress_every_s' is 0.1"),
+        ("waiting = 100", "waiting = 100\nmodle = 3", "unknown key 'modle'; did you mean 'model'?"),
+        ("waiting = 100", "waiting = ", "not valid TOML"),
+        ("waiting = 100", 'waiting = 100\ntoken = "abc"', "DISCORD_TOKEN"),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_sentence(tmp_path: Path, old: str, new: str, says: str) -> None:
+    with pytest.raises(Misconfigured) as refused:
+        settings.load(changed(tmp_path, old, new))
+    assert says in str(refused.value) and "bot.toml" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match=r"nowhere\.toml is missing"):
+        settings.load(tmp_path / "nowhere.toml")
+
+
+def test_the_environment_wins_over_the_env_file_and_empty_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("DISCORD_TOKEN=from-file\n")
+    assert settings.load(BUNDLED).token.get_secret_value() == "from-file"
+    monkeypatch.setenv("DISCORD_TOKEN", "from-environment")
+    assert settings.load(BUNDLED).token.get_secret_value() == "from-environment"
+    (tmp_path / ".env").unlink()
+    monkeypatch.setenv("DISCORD_TOKEN", "  ")
+    assert settings.load(BUNDLED).token is None
+
+
+def test_the_token_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCORD_TOKEN", "very-secret")
+    assert "very-secret" not in repr(settings.load(BUNDLED)) + str(settings.load(BUNDLED))

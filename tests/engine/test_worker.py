@@ -1,0 +1,168 @@
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from engine.errors import Broken, Misconfigured
+from engine.history import History
+from engine.jobs import Job, Origin, Painting, Progress, Request, State
+from engine.queue import Limits, Queue
+from engine.worker import Worker
+from tests.conftest import ScriptedPainter
+
+
+@pytest.fixture
+def queue(history: History) -> Queue:
+    return Queue(history, Limits(waiting=50, per_user=50))
+
+
+@contextlib.asynccontextmanager
+async def working(worker: Worker) -> AsyncIterator[asyncio.Task[None]]:
+    """Run a worker, and stop it as bot.py does."""
+    task = asyncio.create_task(worker.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Misconfigured):
+            await task
+
+
+async def ask(queue: Queue) -> Job:
+    return await queue.submit(Request("a cat", seed=3, count=2), Origin(user_id=1, channel_id=1))
+
+
+async def until(job: Job, *states: State) -> None:
+    """Wait for a job to come into one of these states."""
+    while job.state not in states:
+        await asyncio.wait_for(job.change(), timeout=10)
+
+
+async def test_a_job_is_painted_and_its_pictures_are_on_disk(queue: Queue, history: History, painter: ScriptedPainter, tmp_path: Path) -> None:
+    async with working(Worker(queue, history, lambda: painter)):
+        job = await ask(queue)
+        await until(job, State.PAINTED)
+    assert job.painting is not None and [picture.seed for picture in job.painting.pictures] == [3, 4]
+    files = [(tmp_path / "data" / "pictures" / "1" / f"{n}.png").read_bytes() for n in range(2)]
+    assert files == [picture.png for picture in job.painting.pictures]
+
+
+async def test_all_painting_happens_on_one_thread_that_is_not_the_loops(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    threads = set()
+    paint = painter.paint
+
+    def spy(request: Request, report: object) -> Painting:
+        threads.add(threading.current_thread())
+        return paint(request, report)  # type: ignore[arg-type] # handed on as it came
+
+    painter.paint = spy  # type: ignore[method-assign] # a spy for this test
+    async with working(Worker(queue, history, lambda: painter)):
+        for job in [await ask(queue) for _ in range(3)]:
+            await until(job, State.PAINTED)
+    assert len(threads) == 1 and threading.current_thread() not in threads
+
+
+async def test_progress_and_a_preview_reach_the_loop(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    async with working(Worker(queue, history, lambda: painter, preview_every_s=0)):
+        job = await ask(queue)
+        await until(job, State.PAINTED)
+    assert job.progress is not None and (job.progress.done, job.progress.total) == (3, 3)
+    assert job.preview is not None and job.preview.startswith(b"\x89PNG")
+
+
+async def test_a_fast_painter_does_not_flood_the_loop(queue: Queue, history: History) -> None:
+    reports = []
+    report = queue.report
+
+    def count(job: Job, progress: Progress, preview: bytes | None) -> None:
+        reports.append(progress.done)
+        report(job, progress, preview)
+
+    queue.report = count  # type: ignore[method-assign] # counts on the way
+    async with working(Worker(queue, history, lambda: ScriptedPainter(steps=5000))):
+        await until(await ask(queue), State.PAINTED)
+    assert len(reports) < 100
+    assert reports[-1] == 5000
+
+
+async def test_what_breaks_one_job_is_logged_and_the_next_is_served(
+    queue: Queue, history: History, painter: ScriptedPainter, caplog: pytest.LogCaptureFixture
+) -> None:
+    painter.failures = [RuntimeError("out of paint"), MemoryError()]
+    async with working(Worker(queue, history, lambda: painter)):
+        jobs = [await ask(queue) for _ in range(3)]
+        await until(jobs[2], State.PAINTED)
+    assert [job.state for job in jobs] == [State.FAILED, State.FAILED, State.PAINTED]
+    assert isinstance(jobs[0].error, Broken)
+    assert jobs[0].error.reference in caplog.text and "out of paint" in caplog.text
+    assert "a cat" not in caplog.text
+
+
+async def test_a_disk_that_is_full_fails_the_job_and_nothing_else(
+    queue: Queue, history: History, painter: ScriptedPainter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(job: Job, painting: Painting) -> None:
+        if job.id == 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(history, "store", full)
+    async with working(Worker(queue, history, lambda: painter)):
+        first, second = await ask(queue), await ask(queue)
+        await until(second, State.PAINTED)
+    assert first.state is State.FAILED and isinstance(first.error, Broken)
+
+
+async def test_cancelling_stops_a_running_job_between_two_steps(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    painter.hold.clear()
+    async with working(Worker(queue, history, lambda: painter)):
+        job = await ask(queue)
+        await until(job, State.PAINTING)
+        await queue.cancel(job)
+        await until(job, State.CANCELLED)
+    assert painter.painted == []
+    assert await history.unfinished() == []
+
+
+async def test_a_stop_leaves_the_running_job_for_the_next_start(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    painter.hold.clear()
+    async with working(Worker(queue, history, lambda: painter)):
+        job = await ask(queue)
+        await until(job, State.PAINTING)
+        await asyncio.to_thread(painter.started.wait)
+    assert [(found.id, found.state) for found in await history.unfinished()] == [(job.id, State.WAITING)]
+    assert painter.painted == []
+
+
+async def test_a_painter_that_cannot_be_loaded_ends_the_worker(queue: Queue, history: History) -> None:
+    def load() -> ScriptedPainter:
+        raise Misconfigured("Weights are missing.")
+
+    with pytest.raises(Misconfigured, match="Weights"):
+        await Worker(queue, history, load).run()
+
+
+async def test_jobs_asked_before_the_painter_is_loaded_wait_for_it(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    job = await ask(queue)
+    worker = Worker(queue, history, lambda: painter)
+    assert worker.painter is None
+    async with working(worker):
+        await asyncio.wait_for(worker.ready.wait(), 10)
+        await until(job, State.PAINTED)
+    assert worker.painter is painter
+
+
+async def test_a_database_that_fails_while_noting_a_result_fails_the_job(
+    queue: Queue, history: History, painter: ScriptedPainter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(job: Job, painting: Painting) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(history, "painted", broken)
+    async with working(Worker(queue, history, lambda: painter)):
+        job = await ask(queue)
+        await until(job, State.FAILED)
+    assert isinstance(job.error, Broken)

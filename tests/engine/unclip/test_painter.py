@@ -1,0 +1,198 @@
+"""The bundled model, with its real weights, and what happens to models that are damaged."""
+
+import json
+import pickle
+import shutil
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from engine.errors import Cancelled, Misconfigured
+from engine.jobs import Painting, Progress, Request
+from engine.pictures import read_receipt
+from engine.unclip.painter import Painter
+
+FOLDER = Path(__file__).parents[3] / "configs" / "picturebook"
+
+
+@pytest.fixture(scope="module")
+def painter() -> Painter:
+    return Painter.from_config(FOLDER / "picturebook.json", device="cpu")
+
+
+def silent(progress: Progress) -> None:
+    """Hear nothing."""
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
+
+
+@pytest.fixture(scope="module")
+def foxes(painter: Painter) -> Painting:
+    return painter.paint(Request("a fox on a blue background", seed=7, count=3, steps=8), silent)
+
+
+def test_a_request_is_painted_in_full_with_a_seed_for_every_picture(foxes: Painting) -> None:
+    assert [picture.seed for picture in foxes.pictures] == [7, 8, 9]
+    assert {(picture.width, picture.height) for picture in foxes.pictures} == {(64, 64)}
+    assert foxes.model == "picturebook" and foxes.steps == 8 and foxes.seconds > 0
+    assert len({picture.png for picture in foxes.pictures}) == 3
+
+
+def test_what_is_painted_has_the_background_that_was_asked_for(foxes: Painting) -> None:
+    for picture in foxes.pictures:
+        red, green, blue = np.median(pixels(picture.png).reshape(-1, 3), axis=0)
+        assert blue > red + 60 and blue > green + 60
+
+
+def test_every_picture_carries_what_paints_it_again(painter: Painter, foxes: Painting) -> None:
+    receipt = read_receipt(foxes.pictures[2].png)
+    assert receipt["prompt"] == "a fox on a blue background"
+    assert (int(receipt["seed"]), receipt["model"], int(receipt["steps"]), float(receipt["guidance"])) == (9, "picturebook", 8, foxes.guidance)
+
+
+def test_a_seed_paints_the_same_picture_alone_and_in_company(painter: Painter, foxes: Painting) -> None:
+    alone = painter.paint(Request("a fox on a blue background", seed=9, count=1, steps=8), silent).pictures[0]
+    assert np.abs(pixels(alone.png) - pixels(foxes.pictures[2].png)).max() <= 1
+
+
+def test_the_same_request_twice_is_equal_to_the_bit(painter: Painter, foxes: Painting) -> None:
+    again = painter.paint(Request("a fox on a blue background", seed=7, count=3, steps=8), silent)
+    assert [picture.png for picture in again.pictures] == [picture.png for picture in foxes.pictures]
+
+
+def test_progress_counts_every_step_of_every_stage_once(painter: Painter) -> None:
+    heard: list[Progress] = []
+    painter.paint(Request("a cat", seed=1, count=1, steps=5), heard.append)
+    assert [progress.done for progress in heard] == list(range(1, heard[0].total + 1))
+    assert list(dict.fromkeys(progress.stage for progress in heard)) == ["prior", "base", "upsampler"]
+
+
+def test_a_preview_shows_the_grid_so_far(painter: Painter) -> None:
+    previews = []
+
+    def look(progress: Progress) -> None:
+        if progress.preview is not None and progress.done % 5 == 0:
+            previews.append(progress.preview())
+
+    painter.paint(Request("a cat", seed=1, count=4, steps=5), look)
+    assert {Image.open(BytesIO(png)).size for png in previews} == {(512, 512)}
+
+
+def test_raising_cancelled_in_a_report_stops_at_that_step(painter: Painter) -> None:
+    heard = []
+
+    def stop(progress: Progress) -> None:
+        heard.append(progress.done)
+        if progress.done == 4:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        painter.paint(Request("a cat", seed=1, count=1), stop)
+    assert heard == [1, 2, 3, 4]
+
+
+def test_a_prompt_with_words_never_seen_is_painted_and_the_words_are_named(painter: Painter) -> None:
+    painting = painter.paint(Request("A dragon, a CAT and the dragon's castle on red!", seed=1, count=1, steps=3), silent)
+    assert painting.unknown_words == ("dragon", "s", "castle")
+
+
+@pytest.mark.parametrize("prompt", ["🦊" * 300, "\x00", "a\x00fox", "x" * 1000, "ﷺ" * 200, "<start_of_text><end_of_text>", "&lt;b&gt;"])
+def test_no_prompt_breaks_the_painter(painter: Painter, prompt: str) -> None:
+    assert len(painter.paint(Request(prompt, seed=1, count=1, steps=1), silent).pictures) == 1
+
+
+def test_bfloat16_paints_nearly_the_same(painter: Painter, foxes: Painting) -> None:
+    half = Painter.from_config(FOLDER / "picturebook.json", device="cpu", dtype="bfloat16")
+    painting = half.paint(Request("a fox on a blue background", seed=7, count=3, steps=8), silent)
+    for mine, exact in zip(painting.pictures, foxes.pictures, strict=True):
+        assert np.abs(pixels(mine.png) - pixels(exact.png)).mean() < 12
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Copy the bundled model to where it may be damaged; the files to keep are linked."""
+    shutil.copytree(FOLDER, tmp_path / "picturebook")
+    return tmp_path / "picturebook" / "picturebook.json"
+
+
+def change(path: Path, **values: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+def refusal(model: Path) -> str:
+    with pytest.raises(Misconfigured) as refused:
+        Painter.from_config(model, device="cpu")
+    assert "\n" not in str(refused.value) and len(str(refused.value)) < 400
+    return str(refused.value)
+
+
+def test_an_unknown_key_is_named(model: Path) -> None:
+    change(model, decodre={})
+    assert "decodre" in refusal(model)
+
+
+def test_a_missing_part_is_named(model: Path) -> None:
+    model.write_text(json.dumps({key: value for key, value in json.loads(model.read_text()).items() if key != "prior"}))
+    assert "prior" in refusal(model) and "missing" in refusal(model)
+
+
+def test_unet_numbers_must_cover_the_cascade(model: Path) -> None:
+    config = json.loads(model.read_text())
+    config["decoder"]["unet_sources"][0]["unet_numbers"] = [1, 3]
+    change(model, decoder=config["decoder"])
+    assert "unet_numbers" in refusal(model)
+
+
+def test_a_config_that_is_no_json_is_named(model: Path) -> None:
+    model.write_text("{'decoder'}")
+    assert str(model) in refusal(model) and "JSON" in refusal(model)
+
+
+@pytest.mark.parametrize("name", ["decoder.safetensors", "prior.json", "clip/open_clip_model.safetensors", "clip/merges.txt.gz", "words.txt"])
+def test_a_missing_file_is_named(model: Path, name: str) -> None:
+    (model.parent / name).unlink()
+    assert Path(name).name.split(".")[0] in refusal(model)
+
+
+@pytest.mark.parametrize("name", ["decoder.safetensors", "prior.safetensors", "clip/open_clip_model.safetensors"])
+@pytest.mark.parametrize("keep", [0, 100, 100_000])
+def test_a_truncated_weight_file_is_named(model: Path, name: str, keep: int) -> None:
+    path = model.parent / name
+    path.write_bytes(path.read_bytes()[:keep])
+    assert str(path) in refusal(model)
+
+
+def test_weights_of_another_network_are_refused(model: Path) -> None:
+    shutil.copy(model.parent / "prior.safetensors", model.parent / "decoder.safetensors")
+    assert "another network" in refusal(model)
+
+
+def test_weights_that_are_no_numbers_are_refused(model: Path) -> None:
+    path = model.parent / "prior.safetensors"
+    weights = load_file(path)
+    weights["net.learned_query"] = weights["net.learned_query"] * torch.nan
+    save_file(weights, path)
+    assert "net.learned_query" in refusal(model)
+
+
+def test_a_pickle_in_place_of_weights_runs_no_code(model: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    path = model.parent / "prior.safetensors"
+    path.write_bytes(pickle.dumps(Trap()))
+    assert str(path) in refusal(model)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_prior_of_another_width_than_clip_is_refused(model: Path) -> None:
+    change(model.parent / "prior.json", prior={"net": {"dim": 64, "depth": 1}, "image_embed_dim": 64, "image_size": 64})
+    assert "prior" in refusal(model)
