@@ -52,6 +52,7 @@ class Page:
             "modal": self._modal,
             "say": self._say,
             "react": self._react,
+            "dm": self._dm,
         }
         self._world.listeners.append(self._hear)
 
@@ -207,6 +208,9 @@ class Page:
         act = self._people.unreact if user.id in message.reactions.get(emoji, []) else self._people.react
         await act(user, message, emoji)
         return {}
+
+    async def _dm(self, user: User, payload: Json, files: list[File]) -> Json:
+        return {"channel": str(self._world.dm(user).id)}
 
     def _is_online(self) -> None:
         if not self._gateway.sessions:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from loopback.world import World
 
 T = TypeVar("T")
 
+LOOK_AGAIN_S = 0.02
+
 SLASH, USER_MENU, MESSAGE_MENU = 1, 2, 3
 
 
@@ -26,17 +29,20 @@ class People:
         self._gateway = gateway
 
     async def wait_for(self, condition: Callable[[], T | None], timeout: float = 10.0) -> T:  # noqa: ASYNC109 - it says what it gave up waiting for
-        """Wait until `condition` holds, looking again at every change of the world, and return what it gave.
+        """Wait until `condition` holds and return what it gave; it is looked at again at every change of the world.
 
         Raises:
             TimeoutError: it did not hold within `timeout` real seconds.
         """
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                while not (found := condition()):
+        deadline = time.monotonic() + timeout
+        while not (found := condition()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"what was waited for did not happen within {timeout:g} s")
+            # The condition may look at the bot as well, of whose changes nobody tells.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_AGAIN_S):
                     await self.world.change()
-                return found
-        raise TimeoutError(f"what was waited for did not happen within {timeout:g} s")
+        return found
 
     async def command(self, user: User, channel: Channel, name: str, options: dict[str, Any] | None = None) -> Interaction:
         """Use a slash command, once the bot is connected and has registered it; `name` may lead to a subcommand: "history show".

@@ -8,7 +8,7 @@
 //       .content  .embed  .picture img  .file  .only-you  .failure  .reply  .menu[data-name]  button[data-custom-id]  select[data-custom-id]
 //   .pending[data-interaction]   a command that is not answered yet; .missed on it when the bot did not answer in time
 //   #modal                the open form of the bot          #modal [data-custom-id]     one field; #modal-submit #modal-cancel #modal-error
-//   #user-select          who you are                       .channel[data-id]           a channel, or the direct messages
+//   #user-select          who you are                       .channel[data-id]           a channel, or the direct messages; #open-dm before there are any
 //   #bot-status           online, what it does, or offline  #connection                 shown while the server does not answer
 //   #lightbox             the enlarged picture              body[data-connected]        "true" once the state has arrived
 
@@ -256,6 +256,9 @@ function paintFrame() {
     type: "button", class: unread.has(channel.id) ? "channel unread" : "channel", dataset: { id: channel.id },
     "aria-current": channel.id === here.channel ? "page" : undefined, onclick: () => open({ channel: channel.id }),
   }, channel.recipient ? `@ ${world.bot.name}` : `# ${channel.name}`)));
+  if (!entries.some((channel) => channel.recipient)) {
+    $("channels").append(make("button", { type: "button", class: "channel", id: "open-dm", onclick: openDm }, `@ ${world.bot.name}`));
+  }
   if (held) document.querySelector(`.channel[data-id="${held}"]`)?.focus();
   $("bot-name").textContent = world.bot.name;
   $("bot-status").textContent = world.bot.online ? world.bot.activity || "Online" : "Offline";
@@ -279,6 +282,11 @@ function open(change) {
   composer.reply(null);
   paintFrame();
   paintChannel();
+}
+
+async function openDm() {
+  const { channel } = await act({ do: "dm" });
+  open({ channel });
 }
 
 $("user-select").addEventListener("change", (event) => open({ user: event.target.value }));
