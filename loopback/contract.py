@@ -73,8 +73,21 @@ def _with_text_id(item: Any) -> Any:
 
 
 def _sentence(error: Any) -> str:
-    """Say what is wrong, and of a choice of schemas what the one that fits best says; values are left out."""
+    """Say what is wrong, and of a choice of schemas what the one that was meant says."""
     while error.context:
-        error = max(error.context, key=lambda inner: (len(inner.absolute_path), inner.validator not in ("const", "enum", "type")))
+        error = _meant(error.context)
     where = ".".join(str(step) for step in error.absolute_path) or "body"
     return f"{where}: {error.message[:200]}"
+
+
+def _meant(errors: list[Any]) -> Any:
+    """Return the first error of the schema that fits best: the one whose `type` is right and whose faults lie deepest."""
+    branches: dict[int, list[Any]] = {}
+    for error in errors:
+        branches.setdefault(error.schema_path[0], []).append(error)
+
+    def fit(branch: list[Any]) -> tuple[bool, int]:
+        wrong_type = any(list(error.path) in ([], ["type"]) and error.validator in ("const", "enum", "type") for error in branch)
+        return not wrong_type, max(len(error.absolute_path) for error in branch)
+
+    return max(branches.values(), key=fit)[0]

@@ -33,7 +33,7 @@ class Store:
         """Take up what an earlier run left, and keep what changes from now on."""
         if self._path.exists():
             try:
-                _restore(self._world, json.loads(self._path.read_bytes()))
+                self._world.adopt(_restored(json.loads(self._path.read_bytes()), self._world))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 aside = self._path.with_suffix(".damaged.json")
                 os.replace(self._path, aside)
@@ -110,9 +110,13 @@ def _interaction(use: Interaction) -> Json:
     )
 
 
-def _restore(world: World, saved: Json) -> None:
+def _restored(saved: Json, present: World) -> World:
+    """Return the world that was saved, complete, so that a damaged file changes nothing in the present one."""
     if saved["version"] != VERSION:
         raise ValueError(f"version {saved['version']}, expected {VERSION}")
+    world = World(present.folder)
+    # One bot, known by identity.
+    world.bot = world.users[present.bot.id] = present.bot
     world.last_snowflake = saved["last_snowflake"]
     for told in saved["users"]:
         world.users[told["id"]] = User(told["id"], told["name"], dms_open=told["dms_open"])
@@ -126,6 +130,7 @@ def _restore(world: World, saved: Json) -> None:
         world.commands[scope] = commands
     for told in saved["interactions"]:
         _restore_interaction(world, told)
+    return world
 
 
 def _restore_message(world: World, channel: Channel, told: Json) -> None:
@@ -138,7 +143,7 @@ def _restore_message(world: World, channel: Channel, told: Json) -> None:
     world.attachments |= {file.id: file for file in files}
     author = world.users[told.pop("author")]
     mentions = [world.users[user] for user in told.pop("mentions")]
-    channel.messages.append(Message(channel=channel, author=author, mentions=mentions, attachments=files, render=world.render, **told))
+    channel.messages.append(Message(channel=channel, author=author, mentions=mentions, attachments=files, **told))
 
 
 def _restore_interaction(world: World, told: Json) -> None:

@@ -121,6 +121,17 @@ class World:
         self.channels[channel.id] = channel
         return channel
 
+    def adopt(self, other: "World") -> None:
+        """Take over everything that `other` holds."""
+        self.users, self.attachments, self.commands, self.interactions = other.users, other.attachments, other.commands, other.interactions
+        self.users[self.bot.id] = self.bot
+        self.channels = {}
+        for channel in other.channels.values():
+            self.take_channel(channel)
+            for message in channel.messages:
+                message.render = self.render
+        self.last_snowflake = other.last_snowflake
+
     # Messages.
 
     def add_message(self, message: Message) -> None:

@@ -1,0 +1,99 @@
+"""With a folder, what was said outlives the process."""
+
+from pathlib import Path
+
+import pytest
+
+from loopback import Loopback
+from loopback.values import Interaction
+from loopback.world import World
+
+
+async def test_channels_users_messages_files_and_commands_are_there_again(tmp_path: Path) -> None:
+    async with Loopback(folder=tmp_path) as first:
+        carol = first.add_user("carol", dms_open=False)
+        attic = first.add_channel("attic", nsfw=True)
+        attic.deny(1 << 15)
+        said = await first.say(carol, attic, f"hello {first.ann.mention}", files=[("a.txt", b"text")])
+        await first.react(first.ann, said, "👍")
+        await first.say(first.ann, first.dm(first.ann), "in private")
+        first.world.commands[None] = [{"name": "dream", "type": 1}]
+    async with Loopback(folder=tmp_path) as second:
+        again = second.world.channels[attic.id]
+        assert (again.name, again.nsfw, again.denied) == ("attic", True, 1 << 15)
+        [message] = again.messages
+        assert (message.id, message.content, message.author.name, message.author.dms_open) == (said.id, said.content, "carol", False)
+        assert message.mentions == [second.ann] and message.reactions == {"👍": [second.ann.id]}
+        assert message.attachments[0].data == b"text"
+        assert message.raw["attachments"][0]["url"].startswith(second.page)
+        assert [message.content for message in second.dm(second.ann).messages] == ["in private"]
+        assert second.world.commands[None] == [{"name": "dream", "type": 1}]
+        assert second.world.snowflake() > first.world.last_snowflake
+
+
+async def test_a_token_outlives_the_process(tmp_path: Path) -> None:
+    async with Loopback(folder=tmp_path) as first:
+        use = Interaction(first.world.snowflake(), "token", 2, first.ann, first.general, first.clock.now(), {}, "dream")
+        first.world.add_interaction(use)
+        use.acknowledged.set()
+        use.message = await first.say(first.bot, first.general, "thinking")
+        first.world.emit("interaction", use)
+    async with Loopback(folder=tmp_path) as second:
+        again = second.world.interactions["token"]
+        assert again.acknowledged.is_set() and again.message is second.general.messages[0]
+        assert again.user is second.ann
+
+
+async def test_an_answer_is_on_disk_before_the_bot_hears_of_it(tmp_path: Path) -> None:
+    import aiohttp
+
+    async with Loopback(folder=tmp_path) as first:
+        headers = {"Authorization": "Bot loopback"}
+        address = f"{first.api}/channels/{first.general.id}/messages"
+        async with aiohttp.ClientSession(headers=headers) as session, session.post(address, json={"content": "posted", "nonce": "job-1"}) as response:
+            assert response.status == 200
+        # Another process that starts now, as after a kill, finds the message and its nonce.
+        async with Loopback(folder=tmp_path) as second:
+            assert [(message.content, message.nonce) for message in second.general.messages] == [("posted", "job-1")]
+
+
+async def test_deleted_messages_take_their_files_along(tmp_path: Path) -> None:
+    async with Loopback(folder=tmp_path) as discord_:
+        message = await discord_.say(discord_.ann, discord_.general, "x", files=[("a.txt", b"x")])
+        path = message.attachments[0].path
+        assert path and path.exists()
+        discord_.world.delete_message(message)
+        assert not path.exists()
+
+
+async def test_a_damaged_file_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "world.json").write_text('{"version": 1, "last_sn')
+    async with Loopback(folder=tmp_path) as discord_:
+        assert discord_.general.messages == []
+    assert (tmp_path / "world.damaged.json").read_text().startswith('{"version"')
+    assert "world.damaged.json" in caplog.text
+
+
+async def test_a_half_understood_file_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with Loopback(folder=tmp_path) as first:
+        first.add_user("carol")
+    text = (tmp_path / "world.json").read_text()
+    (tmp_path / "world.json").write_text(text.replace('"commands"', '"comands"'))
+    async with Loopback(folder=tmp_path) as second:
+        assert [user.name for user in second.world.people()] == ["ann", "ben"]
+
+
+def test_names_of_uploads_lead_nowhere(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    kept = world.keep_file(next(iter(world.channels.values())), ("../../etc/pass wd\n.png", b"x"))
+    assert kept.path == tmp_path / "attachments" / str(kept.id)
+    assert kept.filename == "etc_pass_wd_.png"
+
+
+def test_ids_only_grow_even_when_the_clock_goes_back() -> None:
+    world = World()
+    before = [world.snowflake() for _ in range(100)]
+    world.clock.advance = None  # type: ignore[assignment]
+    world.clock._skipped_s = -3600
+    after = [world.snowflake() for _ in range(100)]
+    assert sorted({*before, *after}) == before + after
