@@ -252,14 +252,14 @@ def _plain(refused: Refusal) -> str:
 
 
 def _with_files(values: Json, files: list[File]) -> Json:
-    """Put uploads where values say {"file": index} or {"files": [index, …]}; drop what was left empty."""
+    """Put uploads where values say {"file": index} or {"files": [index, …]}; drop what was not chosen."""
 
     def put(value: Any) -> Any:
         if isinstance(value, dict):
             return files[value["file"]] if "file" in value else [files[index] for index in value["files"]]
         return value
 
-    return {name: put(value) for name, value in values.items() if value not in ("", None)}
+    return {name: put(value) for name, value in values.items() if value is not None}
 
 
 async def _form(request: web.Request) -> tuple[Json, list[File]]:

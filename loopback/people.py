@@ -85,7 +85,8 @@ class People:
         data: Json = {"custom_id": custom_id, "component_type": part["type"], "id": part["id"]}
         if part["type"] != limits.BUTTON:
             resolver = Resolver(self.world, message.channel)
-            data |= {"values": selected(resolver, part, list(values or [])), "resolved": resolver.resolved}
+            data["values"] = selected(resolver, part, list(values or []))
+            data |= {"resolved": resolver.resolved} if resolver.resolved else {}
         return self._start(user, message.channel, COMPONENT, data, custom_id, message)
 
     async def submit_modal(self, user: User, interaction: Interaction, values: dict[str, Any]) -> Interaction:

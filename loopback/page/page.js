@@ -24,6 +24,7 @@ const world = { users: [], channels: [], commands: [], bot: {}, messages: new Ma
 const mine = new Set();
 const early = new Map();
 const unread = new Set();
+let wanted = null;
 const here = { user: localStorage.getItem("user"), channel: localStorage.getItem("channel") };
 
 const userName = (id) => world.users.find((user) => user.id === id)?.name ?? "someone";
@@ -99,7 +100,9 @@ const told = {
     if (!people.some((user) => user.id === here.user)) here.user = people[0].id;
     if (!mayOpen(world.channels.find((channel) => channel.id === here.channel))) here.channel = world.channels[0].id;
     paintFrame();
-    if (!silent) composer.refresh();
+    if (silent) return;
+    composer.refresh();
+    openWanted();
   },
   message({ message }) {
     channelMessages(message.channel_id).set(message.id, message);
@@ -286,6 +289,15 @@ function open(change) {
 
 async function openDm() {
   const { channel } = await act({ do: "dm" });
+  wanted = channel;
+  openWanted();
+}
+
+// The answer and the news of a channel arrive in either order.
+function openWanted() {
+  if (!wanted || !world.channels.some((channel) => channel.id === wanted)) return;
+  const channel = wanted;
+  wanted = null;
   open({ channel });
 }
 
