@@ -117,10 +117,15 @@ class Painting:
 class Painter(Protocol):
     """Turns requests into pictures, on the engine thread. Loaded once; knows nothing of who asks."""
 
-    model: str
-    """Name shown to people."""
-    known_words: tuple[str, ...]
-    """Every word that the model was trained on, where that is a short list; else empty."""
+    @property
+    def model(self) -> str:
+        """Name shown to people."""
+        ...
+
+    @property
+    def known_words(self) -> tuple[str, ...]:
+        """Every word that the model was trained on, where that is a short list; else empty."""
+        ...
 
     def paint(self, request: Request, report: Callable[[Progress], None]) -> Painting:
         """Paint what was asked, calling `report` after every step.

@@ -168,6 +168,11 @@ class Queue:
         job.state = State.CANCELLED if isinstance(error, Cancelled) else State.FAILED
         self._forget(job)
 
+    async def show(self, job: Job, message_id: int) -> None:
+        """Note which message shows a job's progress."""
+        job.message_id = message_id
+        await self._history.set_message(job, message_id)
+
     async def delivered(self, job: Job, message_id: int) -> None:
         """Note that the result was posted."""
         await self._history.delivered(job, message_id)

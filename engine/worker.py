@@ -7,6 +7,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 from engine.errors import Broken, Cancelled, EngineError
 from engine.history import History
@@ -15,8 +16,15 @@ from engine.queue import Queue
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+R = TypeVar("R")
 REPORT_EVERY_S = 0.05
 """Between two reports to the loop; a fast painter takes hundreds of steps a second and nobody reads that fast."""
+
+
+async def aside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run short work that needs no painter, such as encoding a picture, beside the loop and beside the engine thread."""
+    return await asyncio.to_thread(function, *args, **kwargs)
 
 
 class Worker:

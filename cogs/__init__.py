@@ -1,0 +1,3 @@
+"""What people can do in Discord: one module per feature; a leading underscore marks a part that features share."""
+
+EXTENSIONS = ("cogs.dream",)

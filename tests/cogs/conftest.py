@@ -1,0 +1,63 @@
+"""The whole bot on Discord of this machine: unmodified discord.py over real sockets, real SQLite; only the painter is scripted."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import discord
+import pytest
+
+from cogs._client import Endpoint, Reverie
+from engine.history import History
+from engine.queue import Limits, Queue
+from engine.worker import Worker
+from loopback import Loopback
+from tests.conftest import ScriptedPainter
+
+WIDE = Limits(waiting=20, per_user=10)
+EVERY_S = 0.3
+"""Between two edits of a progress message; two seconds in life."""
+
+
+@pytest.fixture
+async def discord_(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loopback]:
+    # Reverie points discord.py elsewhere for the whole process; this puts it back after the test.
+    monkeypatch.setattr(discord.http.Route, "BASE", discord.http.Route.BASE)
+    monkeypatch.setattr(discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY", discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY)
+    async with Loopback() as server:
+        yield server
+        if server.contract is not None:
+            assert server.violations == []
+
+
+@pytest.fixture
+def start(discord_: Loopback, painter: ScriptedPainter, tmp_path: Path) -> Callable[..., contextlib.AbstractAsyncContextManager[Reverie]]:
+    """Return what runs the bot, with the memory of this test, until a block is left; again and again, as after restarts."""
+
+    @contextlib.asynccontextmanager
+    async def running(limits: Limits = WIDE, working: bool = True) -> AsyncIterator[Reverie]:
+        history = await History.open(tmp_path / "data")
+        queue = Queue(history, limits)
+        worker = Worker(queue, history, lambda: painter, preview_every_s=0)
+        endpoint = Endpoint(discord_.api, discord_.gateway)
+        async with Reverie(queue, history, worker, EVERY_S, endpoint) as bot:
+            tasks = [asyncio.create_task(bot.start(discord_.token))]
+            if working:
+                tasks.append(asyncio.create_task(worker.run()))
+            try:
+                await discord_.wait_for(lambda: tasks[0].done() or bot.is_ready())
+                yield bot
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+        await history.close()
+
+    return running
+
+
+@pytest.fixture
+async def bot(start: Callable[..., contextlib.AbstractAsyncContextManager[Reverie]]) -> AsyncIterator[Reverie]:
+    async with start() as running:
+        yield running
