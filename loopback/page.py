@@ -53,6 +53,7 @@ class Page:
             "say": self._say,
             "react": self._react,
             "dm": self._dm,
+            "dismiss": self._dismiss,
         }
         self._world.listeners.append(self._hear)
 
@@ -207,6 +208,13 @@ class Page:
         message, emoji = self._find(payload), str(payload["emoji"])[:32]
         act = self._people.unreact if user.id in message.reactions.get(emoji, []) else self._people.react
         await act(user, message, emoji)
+        return {}
+
+    async def _dismiss(self, user: User, payload: Json, files: list[File]) -> Json:
+        message = self._find(payload)
+        if message.visible_to != user.id:
+            raise NotSent("only messages that nobody else sees can be dismissed")
+        self._world.delete_message(message)
         return {}
 
     async def _dm(self, user: User, payload: Json, files: list[File]) -> Json:

@@ -65,6 +65,10 @@ def edit(world: World, message: Message, body: Json, files: dict[int, File], at:
         raise invalid(f"{at}attachments", "BASE_TYPE_MAX_LENGTH", "Must be 10 or fewer in length.")
     if message.thinking:
         limits.check_not_empty(body, len(files) + len(kept))
+    # From here on nothing is refused, so an edit happens wholly or not at all.
+    gone = [file for file in message.attachments if file not in kept]
+    message.attachments = kept + _attach(world, message, body.get("attachments"), files, at)
+    world.drop_files(gone)
     if "content" in body:
         message.content = body["content"] or ""
     if "embeds" in body:
@@ -72,9 +76,6 @@ def edit(world: World, message: Message, body: Json, files: dict[int, File], at:
     if "components" in body:
         message.components = numbered(body["components"] or [])
     message.flags = (message.flags & ~LOADING) | ((body.get("flags") or 0) & (COMPONENTS_V2 | 1 << 2))
-    gone = [file for file in message.attachments if file not in kept]
-    message.attachments = kept + _attach(world, message, body.get("attachments"), files, at)
-    world.drop_files(gone)
     if "content" in body or "allowed_mentions" in body:
         _mention(world, message, body)
     message.edited_at = world.clock.now()

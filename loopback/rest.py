@@ -1,5 +1,6 @@
 """Endpoints about the bot itself, its commands and its guild."""
 
+from collections.abc import Callable
 from typing import Any
 
 from loopback import limits, wire
@@ -15,7 +16,7 @@ CONTENT_LIMITED = 1 << 19
 class Rest:
     """Serves /users, /oauth2, /applications, /gateway and /guilds."""
 
-    def __init__(self, world: World, api: Api, gateway_url: str, message_content: bool) -> None:
+    def __init__(self, world: World, api: Api, gateway_url: Callable[[], str], message_content: bool) -> None:
         self._world = world
         self._gateway_url = gateway_url
         self.flags = CONTENT_LIMITED if message_content else 0
@@ -25,7 +26,7 @@ class Rest:
         api.route("GET", "/users/@me/guilds", lambda call: [{"id": str(world.guild.id), "name": world.guild.name, "icon": None}])
         api.route("GET", "/users/{user}", self.user)
         api.route("POST", "/users/@me/channels", self.open_dm)
-        api.route("GET", "/gateway", lambda call: {"url": gateway_url}, open_to_all=True)
+        api.route("GET", "/gateway", lambda call: {"url": gateway_url()}, open_to_all=True)
         api.route("GET", "/gateway/bot", self.gateway)
         for path in ("/applications/{application}/commands", "/applications/{application}/guilds/{guild}/commands"):
             api.route("GET", path, self.commands)
@@ -58,7 +59,7 @@ class Rest:
 
     def gateway(self, call: Call) -> Json:
         allowance = {"total": 1000, "remaining": 1000, "reset_after": 0, "max_concurrency": 1}
-        return {"url": self._gateway_url, "shards": 1, "session_start_limit": allowance}
+        return {"url": self._gateway_url(), "shards": 1, "session_start_limit": allowance}
 
     def user(self, call: Call) -> Json:
         person = self._world.users.get(call.id("user"))

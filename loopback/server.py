@@ -1,10 +1,10 @@
 """Put Discord on 127.0.0.1: REST, gateway, CDN and the page, on one port."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -23,7 +23,8 @@ from loopback.values import Channel, Guild, Limits, User
 from loopback.world import ANN_ID, BEN_ID, GENERAL_ID, World
 
 HOST = "127.0.0.1"
-LOCAL_NAMES = ("127.0.0.1", "localhost", "::1")
+LOCAL_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
+"""Names of this machine; the port may differ from ours behind a tunnel."""
 PRIVILEGED = Intent.GUILD_MEMBERS | Intent.GUILD_PRESENCES | Intent.MESSAGE_CONTENT
 ALL_INTENTS = (1 << 32) - 1
 
@@ -44,8 +45,10 @@ class Loopback(People):
         super().__init__(world, Gateway(world, self.token, allowed))
         self.contract = contract.load(document) if document else None
         self._wanted_port = port
-        self._message_content = message_content
         self._api = Api(world, self.token, self.contract)
+        Rest(world, self._api, lambda: self.gateway, message_content)
+        Channels(world, self._api, message_content)
+        Answers(world, self._api)
         self._page = Page(self, self._gateway)
         self._store = Store(world, folder) if folder else None
         self._runner: web.AppRunner | None = None
@@ -67,14 +70,15 @@ class Loopback(People):
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         site = web.TCPSite(self._runner, HOST, self._wanted_port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError:
+            await self._runner.cleanup()
+            raise
         server: Any = site._server
         self.port = server.sockets[0].getsockname()[1]
         self.world.base_url = f"http://{HOST}:{self.port}"
         self._gateway.address = self.gateway
-        Rest(self.world, self._api, self.gateway, self._message_content)
-        Channels(self.world, self._api, self._message_content)
-        Answers(self.world, self._api)
         if self._store:
             self._store.open()
             self._api.saved = self._store.save
@@ -187,7 +191,7 @@ async def only_local(request: web.Request, handler: Callable[[web.Request], Any]
     """Refuse pages of other sites, also those whose name was made to point here (DNS rebinding)."""
     host = request.headers.get("Host", "")
     origin = request.headers.get("Origin")
-    if urlsplit(f"//{host}").hostname not in LOCAL_NAMES or (origin is not None and origin != f"http://{host}"):
+    if not LOCAL_HOST.fullmatch(host) or (origin is not None and origin != f"http://{host}"):
         return web.Response(status=403, text="Only this machine may ask.")
     response: web.StreamResponse = await handler(request)
     return response

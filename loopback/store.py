@@ -38,6 +38,7 @@ class Store:
                 aside = self._path.with_suffix(".damaged.json")
                 os.replace(self._path, aside)
                 log.warning("%s could not be read (%s); it was renamed to %s and the channels start empty", self._path, error, aside.name)
+        self._sweep()
         self._world.listeners.append(self._hear)
 
     def save(self) -> None:
@@ -46,6 +47,12 @@ class Store:
             self._due.cancel()
             self._due = None
             self._write()
+
+    def _sweep(self) -> None:
+        """Remove files that no message shows: uploads of commands, and those of a process that was killed in between."""
+        for path in self._path.parent.glob("attachments/*"):
+            if path.name.isdigit() and int(path.name) not in self._world.attachments:
+                path.unlink(missing_ok=True)
 
     def _hear(self, event: Event) -> None:
         if event.kind not in PASSING and self._due is None:

@@ -49,7 +49,8 @@ export function messageElement(message, view) {
   for (const embed of message.embeds) body.append(embedElement(embed, view));
   if (message.components.length) body.append(make("div", { class: "components" }, ...message.components.map((part) => component(part, message, view))));
   if (message.reactions?.length) body.append(reactions(message, view));
-  if (private_) body.append(make("p", { class: "only-you" }, "👁 Only you can see this"));
+  if (private_) body.append(make("p", { class: "only-you" }, "👁 Only you can see this · ",
+    make("button", { type: "button", class: "dismiss", onclick: () => view.dismiss(message) }, "Dismiss message")));
   body.append(make("p", { class: "failure", role: "alert", hidden: true }));
   element.append(body, actions(message, view, private_));
   return element;
@@ -58,7 +59,7 @@ export function messageElement(message, view) {
 function context(message, view) {
   if (message.interaction) {
     const { user, name } = message.interaction;
-    return [make("div", { class: "context" }, make("strong", {}, user.username), " used ", make("code", {}, `/${name}`))];
+    return [make("div", { class: "context" }, make("strong", {}, user.username), " used ", make("code", {}, /^[a-z0-9_-]+( |$)/.test(name) ? `/${name}` : name))];
   }
   if (!message.message_reference) return [];
   const target = message.referenced_message;

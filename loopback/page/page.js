@@ -5,7 +5,7 @@
 //   #option-form          the form of a chosen command      [data-option=NAME]          the control of one option; #option-send
 //   #send #attach #file-input                               #error                      what a person did wrong
 //   #messages             the list of messages              .message[data-id]           a message; also [data-author] [data-thinking]
-//       .content  .embed  .picture img  .file  .only-you  .failure  .reply  .menu[data-name]  button[data-custom-id]  select[data-custom-id]
+//       .content  .embed  .picture img  .file  .only-you  .dismiss  .failure  .reply  .menu[data-name]  button[data-custom-id]  select[data-custom-id]
 //   .pending[data-interaction]   a command that is not answered yet; .missed on it when the bot did not answer in time
 //   #modal                the open form of the bot          #modal [data-custom-id]     one field; #modal-submit #modal-cancel #modal-error
 //   #user-select          who you are                       .channel[data-id]           a channel, or the direct messages; #open-dm before there are any
@@ -38,6 +38,7 @@ const view = {
   press: (message, customId, values) => onMessage(message, { do: "press", custom_id: customId, values }),
   runMenu: (message, name) => onMessage(message, { do: "menu", name }),
   react: (message, emoji) => onMessage(message, { do: "react", emoji }),
+  dismiss: (message) => onMessage(message, { do: "dismiss" }),
   reply: (message) => composer.reply(message),
   find: (id) => show(id),
   zoom,
@@ -217,6 +218,11 @@ function replaceKeepingFocus(old, fresh) {
     const same = [...fresh.querySelectorAll("img")].find((image) => image.getAttribute("src") === picture.getAttribute("src"));
     same?.replaceWith(picture);
   }
+  // A preview stays behind its successor until that has arrived.
+  const frames = [...fresh.querySelectorAll(".picture")];
+  [...old.querySelectorAll(".picture > img")].forEach((picture, index) => {
+    if (frames[index]) frames[index].style.backgroundImage = `url("${picture.getAttribute("src")}")`;
+  });
   old.replaceWith(fresh);
   if (failure) fail(fresh.dataset.id, failure);
   if (held?.dataset.customId) fresh.querySelector(`[data-custom-id="${CSS.escape(held.dataset.customId)}"]`)?.focus();

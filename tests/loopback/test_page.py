@@ -230,6 +230,11 @@ async def test_people_see_only_what_is_for_them(page: Page, discord_: Loopback, 
     await expect(page.locator(".message.ephemeral")).to_have_count(1)
     await page.select_option("#user-select", label="ben")
     await expect(page.locator(".message.ephemeral")).to_have_count(0)
+    await page.select_option("#user-select", label="ann")
+    await page.click(".dismiss")
+    await expect(page.locator(".message.ephemeral")).to_have_count(0)
+    assert discord_.general.messages == []
+    await page.select_option("#user-select", label="ben")
     await page.click("#open-dm")
     await expect(page.locator("#channel-name")).to_have_text("@Reverie")
     await type_command(page, "hello bot")

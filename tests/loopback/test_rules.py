@@ -251,3 +251,16 @@ async def test_requests_are_logged(discord_: Loopback, ask: Ask) -> None:
     await ask("POST", f"/channels/{discord_.general.id}/messages", {"content": "x"}, {"a.txt": b"four"})
     [request] = discord_.requests
     assert (request.method, request.payload, request.files, request.status) == ("POST", {"content": "x"}, [("a.txt", 4)], 200)
+
+
+async def test_an_edit_that_is_refused_changes_nothing(discord_: Loopback, ask: Ask) -> None:
+    path = f"/channels/{discord_.general.id}/messages"
+    _, sent = await ask("POST", path, {"content": "before"}, {"a.txt": b"x"})
+    status, _ = await ask("PATCH", f"{path}/{sent['id']}", {"content": "after", "attachments": [{"id": 3}]})
+    [message] = discord_.general.messages
+    assert (status, message.content, message.edited_at, len(message.attachments)) == (400, "before", None, 1)
+
+
+async def test_a_port_that_is_taken_is_told(discord_: Loopback) -> None:
+    with pytest.raises(OSError, match="address already in use"):
+        await Loopback(discord_.port).start()

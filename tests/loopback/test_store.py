@@ -66,6 +66,14 @@ async def test_deleted_messages_take_their_files_along(tmp_path: Path) -> None:
         assert not path.exists()
 
 
+async def test_files_that_nobody_shows_are_swept_at_the_next_start(tmp_path: Path) -> None:
+    async with Loopback(folder=tmp_path) as first:
+        shown = await first.say(first.ann, first.general, "x", files=[("a.txt", b"x")])
+        lost = first.world.keep_file(first.general, ("b.txt", b"x"), ephemeral=True)
+    async with Loopback(folder=tmp_path):
+        assert shown.attachments[0].path.exists() and not lost.path.exists()
+
+
 async def test_a_damaged_file_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "world.json").write_text('{"version": 1, "last_sn')
     async with Loopback(folder=tmp_path) as discord_:
@@ -93,7 +101,6 @@ def test_names_of_uploads_lead_nowhere(tmp_path: Path) -> None:
 def test_ids_only_grow_even_when_the_clock_goes_back() -> None:
     world = World()
     before = [world.snowflake() for _ in range(100)]
-    world.clock.advance = None  # type: ignore[assignment]
-    world.clock._skipped_s = -3600
+    world.clock.advance(-3600)
     after = [world.snowflake() for _ in range(100)]
     assert sorted({*before, *after}) == before + after
