@@ -95,7 +95,7 @@ async def test_an_intent_that_is_switched_off_is_refused(discord_: Loopback) -> 
     async with Bot(intents=discord.Intents(guilds=True, message_content=True)) as bot:
         await bot.login(discord_.token)
         with pytest.raises(discord.PrivilegedIntentsRequired):
-            await bot.connect()
+            await asyncio.wait_for(bot.connect(), 5)
 
 
 async def test_a_deferred_command_is_edited_and_followed_up(discord_: Loopback) -> None:
