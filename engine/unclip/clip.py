@@ -3,6 +3,7 @@
 Dimensions: B batch, L tokens of the context, D embedding width, W text width, C = 3 channels, H = W = side of CLIP's own pictures.
 """
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class OpenClip(nn.Module):
         if "bpe_path" in tokenizer:
             tokenizer["bpe_path"] = str(folder / tokenizer["bpe_path"])
         self.tokenizer = SimpleTokenizer(context_length=text["context_length"], **tokenizer)
+        if self.tokenizer.vocab_size != text["vocab_size"]:
+            raise ValueError(f"the vocabulary has {self.tokenizer.vocab_size} tokens, vocab_size says {text['vocab_size']}")
         self.model = CLIP(model_config["embed_dim"], model_config["vision_cfg"], text)
         self.mean: Tensor
         self.std: Tensor
@@ -57,7 +60,9 @@ class OpenClip(nn.Module):
         """
         try:
             return cls(config["model_cfg"], config["preprocess_cfg"], folder)
-        except (KeyError, TypeError, ValueError, OSError) as error:
+        except (OSError, EOFError, zlib.error) as error:
+            raise Misconfigured(f"The vocabulary that {folder / 'open_clip_config.json'} names as bpe_path cannot be read: {error}.") from None
+        except (KeyError, TypeError, ValueError, AssertionError) as error:
             raise Misconfigured(f"{folder / 'open_clip_config.json'} does not describe a CLIP of open_clip: {error!r}.") from None
 
     @property

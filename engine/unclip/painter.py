@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from dalle2_pytorch import Decoder
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine import pictures
 from engine.errors import Misconfigured
@@ -23,6 +25,8 @@ from engine.unclip.networks import PriorStage, UnetStage, build_decoder, build_p
 from engine.unclip.sampling import noise_from_seeds, walk
 
 log = logging.getLogger(__name__)
+
+Module = TypeVar("Module", bound=nn.Module)
 
 DEFAULT_STEPS = 64
 DEFAULT_GUIDANCE = 1.0
@@ -209,18 +213,26 @@ def load_clip(config: ModelConfig, folder: Path) -> OpenClip:
     return clip
 
 
-def train_config(file: File, part: str, folder: Path) -> dict[str, object]:
-    """Read one part of a train config of the library."""
+def built(build: Callable[[dict[str, Any]], Module], part: str, file: File, folder: Path) -> Module:
+    """Build a network from one part of a train config of the library.
+
+    Raises:
+        Misconfigured: the file cannot be read, has no such part, or the library can make nothing of it.
+    """
     path = folder / file.path
     config = read_json(path)
     if not isinstance(config, dict) or not isinstance(config.get(part), dict):
         raise Misconfigured(f"{path} holds no '{part}' object. Point load_config_from to a train config of dalle2-pytorch.")
-    return config[part]
+    try:
+        return build(config[part])
+    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise Misconfigured(f"{path}: dalle2-pytorch can make no {part} of this: {reason:.200}") from None
 
 
 def load_prior(source: PriorSource, folder: Path) -> PriorStage:
     """Build the prior and load its weights."""
-    prior = build_prior(train_config(source.load_config_from, "prior", folder))
+    prior = built(build_prior, "prior", source.load_config_from, folder)
     fill(prior, folder / source.load_model_from.path)
     return PriorStage.of(prior)
 
@@ -229,7 +241,7 @@ def load_unets(config: ModelConfig, folder: Path) -> tuple[tuple[UnetStage, ...]
     """Build every unet of the cascade and load its weights, in the order of the cascade."""
     found: dict[int, tuple[UnetStage, Defaults]] = {}
     for source in config.decoder.unet_sources:
-        decoder = build_decoder(train_config(source.load_config_from, "decoder", folder))
+        decoder = built(build_decoder, "decoder", source.load_config_from, folder)
         if max(source.unet_numbers) > len(decoder.unets):
             raise Misconfigured(
                 f"{folder / source.load_config_from.path} describes {len(decoder.unets)} unets; unet_numbers asks for {source.unet_numbers}."
@@ -240,7 +252,7 @@ def load_unets(config: ModelConfig, folder: Path) -> tuple[tuple[UnetStage, ...]
     return tuple(stage for stage, _ in ordered), tuple(setting for _, setting in ordered)
 
 
-def stages_of(source: UnetSource, decoder: "torch.nn.Module") -> dict[int, tuple[UnetStage, Defaults]]:
+def stages_of(source: UnetSource, decoder: Decoder) -> dict[int, tuple[UnetStage, Defaults]]:
     """Take the unets that a source stands for out of its decoder."""
     nothing = [None] * len(source.unet_numbers)
     settings = zip(source.unet_numbers, source.default_sample_timesteps or nothing, source.default_cond_scale or nothing, strict=True)

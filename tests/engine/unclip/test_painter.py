@@ -1,5 +1,6 @@
 """The bundled model, with its real weights, and what happens to models that are damaged."""
 
+import gzip
 import json
 import pickle
 import shutil
@@ -155,10 +156,17 @@ def test_a_config_that_is_no_json_is_named(model: Path) -> None:
     assert str(model) in refusal(model) and "JSON" in refusal(model)
 
 
-@pytest.mark.parametrize("name", ["decoder.safetensors", "prior.json", "clip/open_clip_model.safetensors", "clip/merges.txt.gz", "words.txt"])
+@pytest.mark.parametrize("name", ["decoder.safetensors", "prior.json", "clip/open_clip_model.safetensors", "words.txt"])
 def test_a_missing_file_is_named(model: Path, name: str) -> None:
     (model.parent / name).unlink()
     assert Path(name).name.split(".")[0] in refusal(model)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no gzip", gzip.compress(b"#version\na b")[:-9]])
+def test_a_damaged_vocabulary_of_clip_is_named(model: Path, content: bytes | None) -> None:
+    path = model.parent / "clip" / "merges.txt.gz"
+    path.unlink() if content is None else path.write_bytes(content)
+    assert "open_clip_config.json" in refusal(model)
 
 
 @pytest.mark.parametrize("name", ["decoder.safetensors", "prior.safetensors", "clip/open_clip_model.safetensors"])
@@ -194,5 +202,11 @@ def test_a_pickle_in_place_of_weights_runs_no_code(model: Path, tmp_path: Path) 
 
 
 def test_a_prior_of_another_width_than_clip_is_refused(model: Path) -> None:
-    change(model.parent / "prior.json", prior={"net": {"dim": 64, "depth": 1}, "image_embed_dim": 64, "image_size": 64})
+    change(model.parent / "prior.json", prior={"net": {"dim": 64, "depth": 1, "max_text_len": 32}, "image_embed_dim": 64, "image_size": 64})
+    assert "prior" in refusal(model)
+
+
+@pytest.mark.parametrize("part", [{}, {"net": 5}, {"net": {"dim": 128, "depth": -1}, "image_embed_dim": 128, "image_size": 64}])
+def test_a_train_config_that_describes_nothing_is_named(model: Path, part: dict[str, object]) -> None:
+    change(model.parent / "prior.json", prior=part)
     assert "prior" in refusal(model)
