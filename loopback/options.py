@@ -1,15 +1,32 @@
 """Turn what a person gives for a command or a modal into the data of an interaction, refusing what Discord's client would not send."""
 
+from enum import IntEnum
 from typing import Any
 
 from loopback import wire
 from loopback.images import sniff
-from loopback.interactions import COMMAND
 from loopback.limits import ROW
 from loopback.values import Attachment, Channel, File, Json, User
 from loopback.world import World
 
-SUBCOMMAND, GROUP, STRING, INTEGER, BOOLEAN, USER, CHANNEL, ROLE, MENTIONABLE, NUMBER, ATTACHMENT = range(1, 12)
+
+class OptionType(IntEnum):
+    """What an option of a command takes."""
+
+    SUBCOMMAND = 1
+    GROUP = 2
+    STRING = 3
+    INTEGER = 4
+    BOOLEAN = 5
+    USER = 6
+    CHANNEL = 7
+    ROLE = 8
+    MENTIONABLE = 9
+    NUMBER = 10
+    ATTACHMENT = 11
+
+
+NESTED = (OptionType.SUBCOMMAND, OptionType.GROUP)
 TEXT_INPUT, LABEL, FILE_UPLOAD, RADIO, CHECKBOXES, CHECKBOX = 4, 18, 19, 21, 22, 23
 
 
@@ -70,7 +87,7 @@ def command_data(world: World, channel: Channel, definition: Json, path: list[st
     resolver = Resolver(world, channel)
     level, wrapped = definition, []
     for name in path:
-        level = next((option for option in level.get("options") or [] if option["name"] == name and option["type"] in (SUBCOMMAND, GROUP)), {})
+        level = next((option for option in level.get("options") or [] if option["name"] == name and option["type"] in NESTED), {})
         if not level:
             raise NotSent(f"/{definition['name']} has no subcommand {name}")
         wrapped.append(level)
@@ -84,7 +101,7 @@ def command_data(world: World, channel: Channel, definition: Json, path: list[st
 
 def _options(resolver: Resolver, known: list[Json], values: dict[str, Any], focused: str | None) -> list[Json]:
     by_name = {option["name"]: option for option in known}
-    if any(option["type"] in (SUBCOMMAND, GROUP) for option in known):
+    if any(option["type"] in NESTED for option in known):
         raise NotSent("choose one of " + ", ".join(by_name))
     for name in values:
         if name not in by_name:
@@ -107,23 +124,23 @@ def _options(resolver: Resolver, known: list[Json], values: dict[str, Any], focu
 
 def _value(resolver: Resolver, option: Json, value: Any) -> Any:
     kind = option["type"]
-    if option.get("choices") and kind in (STRING, INTEGER, NUMBER):
+    if option.get("choices") and kind in (OptionType.STRING, OptionType.INTEGER, OptionType.NUMBER):
         for choice in option["choices"]:
             if str(value) in (str(choice["value"]), choice["name"]):
                 return choice["value"]
         raise NotSent("choose one of " + ", ".join(choice["name"] for choice in option["choices"]))
     match kind:
-        case 3:
+        case OptionType.STRING:
             return _text(option, str(value))
-        case 4 | 10:
-            return _in_range(option, _number(value, int if kind == INTEGER else float))
-        case 5:
+        case OptionType.INTEGER | OptionType.NUMBER:
+            return _in_range(option, _number(value, int if kind == OptionType.INTEGER else float))
+        case OptionType.BOOLEAN:
             return value if isinstance(value, bool) else _boolean(str(value))
-        case 7:
+        case OptionType.CHANNEL:
             return resolver.channel(resolver.any_channel(value))
-        case 6 | 9:
+        case OptionType.USER | OptionType.MENTIONABLE:
             return resolver.user(resolver.any_user(value))
-        case 11:
+        case OptionType.ATTACHMENT:
             return resolver.file(value)
         case _:
             raise NotSent("options of this type cannot be given here")
@@ -164,9 +181,8 @@ def _boolean(text: str) -> bool:
     raise NotSent("must be true or false")
 
 
-def context_data(world: World, channel: Channel, definition: Json, target_id: str, resolver: Resolver) -> Json:
+def context_data(definition: Json, target_id: str, resolver: Resolver) -> Json:
     """Return the data of a context menu command."""
-    assert definition["type"] != COMMAND - 1, "slash commands have options instead"
     data: Json = {key: definition[key] for key in ("id", "name", "type")}
     data |= {"guild_id": definition["guild_id"]} if "guild_id" in definition else {}
     return data | {"target_id": target_id, "resolved": resolver.resolved}

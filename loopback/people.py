@@ -71,7 +71,7 @@ class People:
             resolver.resolved["messages"] = {str(target.id): target.raw}
         else:
             resolver.user(target)
-        data = context_data(self.world, channel, definition, str(target.id), resolver)
+        data = context_data(definition, str(target.id), resolver)
         return self._start(user, channel, COMMAND, data, name)
 
     async def press(self, user: User, message: Message, custom_id: str, values: Sequence[Any] | None = None) -> Interaction:
