@@ -38,7 +38,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         settings = settings_module.load(options.config)
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+        start_logging(settings.log_level)
         asyncio.run(run(settings, local=options.local or settings.token is None))
     except Misconfigured as error:
         print(error, file=sys.stderr)
@@ -53,6 +53,13 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def start_logging(level: str) -> None:
+    """Log to stderr: this program from `level` on, libraries from warnings on, since their details hold prompts and tokens."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    for name in ("reverie", "cogs", "engine", "loopback"):
+        logging.getLogger(name).setLevel(level)
 
 
 async def run(settings: Settings, local: bool) -> None:

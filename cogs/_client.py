@@ -64,6 +64,8 @@ class Reverie(commands.Bot):
     def __init__(self, queue: Queue, history: History, worker: Worker, progress_every_s: float, endpoint: Endpoint | None = None) -> None:
         if endpoint:
             endpoint.use()
+        # Nothing here speaks, so nobody needs to hear that the libraries for voice are missing.
+        discord.VoiceClient.warn_nacl = discord.VoiceClient.warn_dave = False
         super().__init__(
             # Never used, see on_message; discord.py insists on one, and warns of the missing intent for others.
             command_prefix=commands.when_mentioned,

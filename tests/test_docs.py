@@ -1,0 +1,85 @@
+"""The documentation is held to the code."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import discord
+import pytest
+
+from cogs import EXTENSIONS
+from cogs._client import Reverie
+from engine.history import History
+from engine.queue import Limits, Queue
+from engine.settings import Settings
+from engine.worker import Worker
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+INVITED = discord.Permissions(
+    view_channel=True,
+    send_messages=True,
+    send_messages_in_threads=True,
+    embed_links=True,
+    attach_files=True,
+    read_message_history=True,
+    add_reactions=True,
+)
+
+
+@pytest.fixture
+async def commands(history: History) -> list[discord.app_commands.Command]:
+    queue = Queue(history, Limits(1, 1))
+    bot = Reverie(queue, history, Worker(queue, history, lambda: pytest.fail("no painter is needed")), 2.0)
+    for extension in EXTENSIONS:
+        await bot.load_extension(extension)
+    return list(bot.tree.get_commands())
+
+
+def rows(heading: str) -> dict[str, str]:
+    """Return the table below a heading of the README: first column (in backticks) → the rest of the row."""
+    section = README.split(f"### {heading}\n", 1)[1].split("\n#", 1)[0]
+    return dict(re.findall(r"^\| `/?([\w ]+)` \| (.*) \|$", section, re.MULTILINE))
+
+
+async def test_the_command_table_is_that_of_the_code(commands: list[discord.app_commands.Command]) -> None:
+    assert {command.name: command.description.rstrip(".") for command in commands} == {
+        name: text.split(":")[0].rstrip(".") for name, text in rows("Commands").items()
+    }
+
+
+async def test_every_option_is_described_and_named_in_the_readme(commands: list[discord.app_commands.Command]) -> None:
+    for command in commands:
+        for parameter in command.parameters:
+            assert parameter.description != "…", f"/{command.name} {parameter.name}"
+            assert f"`{parameter.name}`" in rows("Commands")[command.name]
+
+
+def test_the_settings_table_is_that_of_the_file_and_of_the_code() -> None:
+    values = tomllib.loads((ROOT / "configs" / "bot.toml").read_text())
+    table = {key: json.loads(re.match(r"`(.*?)`", text)[1]) for key, text in rows("Settings").items()}
+    assert table == values
+    assert set(values) == set(Settings.model_fields) - {"token"}
+
+
+def test_the_permission_integer_is_the_sum_of_the_permissions() -> None:
+    assert f"**{INVITED.value}**" in README and f"permissions={INVITED.value}" in README
+
+
+def test_every_file_and_link_in_the_readme_exists() -> None:
+    for target in re.findall(r"!?\[[^\]]*\]\(([^)#]+)\)", README):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+    for path in re.findall(r"`((?:engine|cogs|configs|loopback|tests)/[\w/.]*|bot\.py)`", README):
+        assert (ROOT / path).exists(), path
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in re.findall(r"make (run|test|dream)", README))
+
+
+def test_requirements_are_pinned() -> None:
+    for name in ("requirements.txt", "requirements-dev.txt"):
+        lines = [line for line in (ROOT / name).read_text().splitlines() if line and not line.startswith(("#", "-"))]
+        assert lines and all("==" in line for line in lines)
