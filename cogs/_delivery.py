@@ -45,6 +45,8 @@ class Jobs(Protocol):
 
     def eta_s(self, job: Job) -> float | None: ...
 
+    async def show(self, job: Job, message_id: int) -> None: ...
+
     async def delivered(self, job: Job, message_id: int) -> None: ...
 
     async def failed(self, job: Job, error: EngineError) -> None: ...
@@ -85,6 +87,8 @@ class Courier:
 
     async def _follow(self, job: Job, restored: bool) -> None:
         try:
+            if restored and job.message_id is None:
+                await self._find_progress(job)
             await self._show_progress(job)
             if job.painting is not None and job.state is State.PAINTED:
                 await self._deliver(job, job.painting, restored)
@@ -94,6 +98,15 @@ class Courier:
             log.exception("job %d: delivery failed", job.id)
 
     # Progress.
+
+    async def _find_progress(self, job: Job) -> None:
+        """Find the message that acknowledged a job, where the run before ended before it could note its id."""
+        webhook = self._webhook(job)
+        if webhook is not None:
+            with suppress(discord.HTTPException, aiohttp.ClientError):
+                # Discord's name for the first answer to an interaction; discord.py passes it on.
+                message = await webhook.fetch_message("@original")  # type: ignore[arg-type] # annotated as a number
+                await self._jobs.show(job, message.id)
 
     async def _show_progress(self, job: Job) -> None:
         shown: tuple[str, bytes | None] = (self.text(job), None)

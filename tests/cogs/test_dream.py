@@ -222,9 +222,9 @@ async def test_a_server_error_of_discord_is_waited_out(discord_: Loopback, bot: 
 @pytest.mark.parametrize("when", ["waiting", "painting"])
 async def test_a_restart_finishes_what_was_asked_and_posts_it_once(discord_: Loopback, start: Start, painter: ScriptedPainter, when: str) -> None:
     painter.hold.clear()
-    async with start(working=when == "painting"):
+    async with start(working=when == "painting") as bot:
         interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
-        await discord_.wait_for(lambda: interaction.message)
+        await discord_.wait_for(lambda: bot.queue.find(1) and bot.queue.find(1).message_id == interaction.message.id)
         if when == "painting":
             await asyncio.to_thread(painter.started.wait)
     assert results(discord_) == []
@@ -235,6 +235,17 @@ async def test_a_restart_finishes_what_was_asked_and_posts_it_once(discord_: Loo
     async with start():
         await asyncio.sleep(2 * EVERY_S)
     assert len(results(discord_)) == 1 and len(discord_.general.messages) == 1
+
+
+async def test_an_acknowledgement_that_was_not_noted_is_found_and_removed(discord_: Loopback, start: Start, tmp_path: Path) -> None:
+    async with start(working=False) as bot:
+        interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
+        await discord_.wait_for(lambda: bot.queue.find(1) and bot.queue.find(1).message_id)
+        await bot._history._update(bot.queue.find(1), message_id=None)
+    assert discord_.general.messages == [interaction.message]
+    async with start() as bot:
+        await settled(discord_, bot, "delivered")
+        await discord_.wait_for(lambda: discord_.general.messages == results(discord_))
 
 
 @pytest.mark.parametrize("posted", [False, True])
@@ -279,3 +290,15 @@ async def test_dm_works_too(discord_: Loopback, bot: Reverie) -> None:
     channel = discord_.world.dm(discord_.ann)
     await discord_.command(discord_.ann, channel, "dream", {"prompt": "a cat"})
     await discord_.wait_for(lambda: results(discord_, channel))
+
+
+async def test_every_request_keeps_to_discords_own_document(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
+    if discord_.contract is None:
+        pytest.skip("Discord's OpenAPI document is not here: put its path into DISCORD_OPENAPI")
+    painter.hold.clear()
+    interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "spoiler": True})
+    await discord_.wait_for(lambda: interaction.message and interaction.message.attachments)
+    painter.hold.set()
+    await result(discord_)
+    assert {request.method for request in discord_.requests} >= {"GET", "PUT", "POST", "PATCH"}
+    assert discord_.violations == []
