@@ -1,5 +1,7 @@
 """How progress and results look: texts and embeds, each within Discord's limits whatever the prompt."""
 
+from collections.abc import Sequence
+
 import discord
 
 from engine.jobs import Job, Painting, State
@@ -39,8 +41,8 @@ def progress(job: Job, position: int, done_at: int | None) -> str:
     return f"**{quote(job.request.prompt, PROMPT_SHOWN)}**\n`{bar}` {100 * done // total}% · {job.progress.stage}{when}"
 
 
-def result(job: Job, painting: Painting) -> discord.Embed:
-    """Describe what was painted and how to paint it again."""
+def result(job: Job, painting: Painting, known_words: Sequence[str] = ()) -> discord.Embed:
+    """Describe what was painted and how to paint it again; where the model did not know a word, say which ones it knows."""
     embed = discord.Embed(description=quote(job.request.prompt, EMBED_TEXT_LIMIT), colour=COLOUR)
     embed.add_field(name="Seed", value=str(job.request.seed))
     embed.add_field(name="Model", value=shorten(painting.model, FIELD_LIMIT))
@@ -48,9 +50,10 @@ def result(job: Job, painting: Painting) -> discord.Embed:
     embed.add_field(name="Guidance", value=f"{painting.guidance:g}")
     embed.add_field(name="Seconds", value=f"{painting.seconds:.1f}")
     if painting.unknown_words:
-        words = ", ".join(quote(word, 50) for word in painting.unknown_words)
-        text = f"{shorten(words, FIELD_LIMIT - 100)}\n`/words` shows what I know."
-        embed.add_field(name="Words I was never shown", value=text, inline=False)
+        unknown = shorten(", ".join(quote(word, 50) for word in painting.unknown_words), FIELD_LIMIT)
+        embed.add_field(name="Words I was never shown", value=unknown, inline=False)
+        if known_words:
+            embed.add_field(name="Words I know", value=shorten(", ".join(known_words), FIELD_LIMIT), inline=False)
     return embed
 
 

@@ -80,7 +80,7 @@ class Reverie(commands.Bot):
         )
         self.queue = queue
         self.worker = worker
-        self.courier = Courier(self, queue, progress_every_s)
+        self.courier = Courier(self, queue, self.known_words, progress_every_s)
         self._history = history
         self._presence: asyncio.Task[None] | None = None
 

@@ -19,6 +19,8 @@ import pytest
 from PIL import Image
 from playwright.async_api import async_playwright, expect
 
+from loopback import Loopback
+
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
@@ -39,10 +41,16 @@ def settings(tmp_path: Path, **changes: object) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def program(*arguments: str, **environment: str) -> AsyncIterator[Process]:
+async def program(*arguments: str, program_file: str = "bot.py", **environment: str) -> AsyncIterator[Process]:
     """Run bot.py; it is killed where the block leaves it running."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "bot.py", *arguments, cwd=ROOT, stdout=PIPE, stderr=PIPE, env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"} | environment
+        sys.executable,
+        program_file,
+        *arguments,
+        cwd=ROOT,
+        stdout=PIPE,
+        stderr=PIPE,
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"} | environment,
     )
     try:
         yield process
@@ -191,6 +199,30 @@ def broken_database(tmp_path: Path) -> Path:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "reverie.db").write_bytes(b"nonsense" * 1000)
     return settings(tmp_path)
+
+
+AT_DISCORD = "import discord.http, sys, bot; discord.http.Route.BASE = sys.argv.pop(1); sys.exit(bot.main())"
+"""The program with a token, but with Discord elsewhere than in the internet."""
+
+
+async def refusal_of(*command: str, **environment: str) -> tuple[int, str]:
+    """Run Python in the repository and return its exit code and what it said last."""
+    async with program(*command, program_file="-c", **environment) as process:
+        _, errors = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+    assert b"Traceback" not in errors, errors.decode()
+    assert process.returncode is not None
+    return process.returncode, errors.decode().strip().splitlines()[-1]
+
+
+async def test_a_token_that_discord_does_not_accept_is_one_sentence(tmp_path: Path) -> None:
+    async with Loopback() as server:
+        code, said = await refusal_of(AT_DISCORD, server.api, "--config", str(settings(tmp_path)), DISCORD_TOKEN="wrong")
+    assert code == 1 and "does not accept DISCORD_TOKEN" in said and "wrong" not in said
+
+
+async def test_a_discord_that_cannot_be_reached_is_one_sentence(tmp_path: Path) -> None:
+    code, said = await refusal_of(AT_DISCORD, "http://127.0.0.1:9/api/v10", "--config", str(settings(tmp_path)), DISCORD_TOKEN="a.b.c")
+    assert code == 1 and "cannot be reached" in said
 
 
 async def test_a_second_bot_on_the_same_folder_is_refused(tmp_path: Path) -> None:

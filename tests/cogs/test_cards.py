@@ -16,7 +16,7 @@ def job(prompt: str = "a cat", state: State = State.WAITING) -> Job:
 @given(prompts, st.lists(st.text(min_size=1, max_size=200), max_size=100))
 def test_no_prompt_makes_a_card_that_discord_refuses(prompt: str, unknown: list[str]) -> None:
     painting = Painting((Picture(b"", 1, 8, 8),), "m" * 2000, 30, 1.5, 1.0, tuple(unknown))
-    embed = cards.result(job(prompt), painting)
+    embed = cards.result(job(prompt), painting, ("word",) * 500)
     assert len(embed) <= 6000 and len(embed.description or "") <= 4096
     assert all(0 < len(field.value or "") <= 1024 and 0 < len(field.name or "") <= 256 for field in embed.fields)
     assert 0 < len(cards.alt_text(job(prompt))) <= 1024

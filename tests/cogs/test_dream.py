@@ -70,10 +70,11 @@ async def test_the_requester_and_nobody_else_is_pinged(discord_: Loopback, bot: 
     assert r"\*\*bold\*\*" in message.embeds[0]["description"]
 
 
-async def test_words_never_seen_are_named(discord_: Loopback, bot: Reverie) -> None:
+async def test_words_never_seen_are_named_beside_those_that_are_known(discord_: Loopback, bot: Reverie) -> None:
     await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat dragon"})
     message = await result(discord_)
-    assert any("dragon" in field["value"] and "/words" in field["value"] for field in message.embeds[0]["fields"])
+    fields = {field["name"]: field["value"] for field in message.embeds[0]["fields"]}
+    assert (fields["Words I was never shown"], fields["Words I know"]) == ("dragon", "cat, on, a, red")
 
 
 async def test_words_lists_what_the_model_knows_to_the_asker_alone(discord_: Loopback, bot: Reverie) -> None:
