@@ -29,7 +29,8 @@ def test_a_dream_is_written_as_a_grid_and_single_pictures(tmp_path: Path) -> Non
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
     assert (told["seed"], told["unknown_words"]) == (7, [])
-    assert Image.open(told["grid"]).size == (512, 256)
+    with Image.open(told["grid"]) as grid:
+        assert grid.size == (512, 256)
     receipts = [read_receipt(Path(path).read_bytes()) for path in told["pictures"]]
     assert [receipt["seed"] for receipt in receipts] == ["7", "8"]
 
