@@ -112,11 +112,14 @@ class Courier:
     async def _show_progress(self, job: Job) -> None:
         shown: tuple[str, bytes | None] = (self.text(job), None)
         done_at = self.done_at(job)
+        # The message was posted just now, not edited: the first look may come sooner, so that short jobs are seen to move as well.
+        wait_s = self._every_s / 3
         async with ended(job) as end:
             while not end.done():
-                await asyncio.wait({end}, timeout=self._every_s)
+                await asyncio.wait({end}, timeout=wait_s)
                 if end.done():
                     return
+                wait_s = self._every_s
                 estimate = self.done_at(job)
                 if estimate is None or done_at is None or abs(estimate - done_at) > ETA_SLACK_S:
                     done_at = estimate

@@ -5,11 +5,13 @@
     python -m engine.training base
     python -m engine.training upsampler    # needs no CLIP, may run beside the first
     python -m engine.training export       # writes configs/picturebook/*.safetensors in float16
+    python -m engine.training gallery      # paints every object once, seed 0, for the README
 
 Checkpoints lie in runs/; a stopped command goes on where it was.
 """
 
 import argparse
+import io
 import json
 import logging
 import string
@@ -20,14 +22,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from engine.jobs import Request
 from engine.training.loop import fit
-from engine.training.world import SIDE, Pages, caption, words
+from engine.training.world import BACKGROUNDS, OBJECTS, SIDE, Pages, caption, words
 from engine.unclip.checkpoints import DERIVED
 from engine.unclip.clip import OpenClip
 from engine.unclip.networks import build_decoder, build_prior
+from engine.unclip.painter import Painter
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +40,7 @@ MODEL = Path(__file__).parents[2] / "configs" / "picturebook"
 RUNS = Path("runs")
 PAGES = 24_000
 STEPS = {"clip": 1_500, "prior": 3_000, "base": 4_000, "upsampler": 4_000}
+GALLERY_COLUMNS, GALLERY_TILE = 8, 96
 NONSENSE_SHARE = 0.25
 """Share of captions with words that mean nothing, so that words never seen disturb little."""
 
@@ -187,12 +193,25 @@ def export() -> None:
     (MODEL / "words.txt").write_text("\n".join(words()) + "\n")
 
 
+def gallery() -> None:
+    """Paint every object on one background after the other, the first picture of each, none chosen."""
+    painter = Painter.from_config(MODEL / "picturebook.json")
+    prompts = [f"{name} on a {list(BACKGROUNDS)[index % len(BACKGROUNDS)]} background" for index, name in enumerate(OBJECTS)]
+    painted = [painter.paint(Request(prompt, seed=0, count=1), lambda progress: None).pictures[0] for prompt in prompts]
+    sheet = Image.new("RGB", (GALLERY_COLUMNS * GALLERY_TILE, -(-len(painted) // GALLERY_COLUMNS) * GALLERY_TILE))
+    for index, picture in enumerate(painted):
+        tile = Image.open(io.BytesIO(picture.png)).resize((GALLERY_TILE, GALLERY_TILE), Image.Resampling.BICUBIC)
+        sheet.paste(tile, (index % GALLERY_COLUMNS * GALLERY_TILE, index // GALLERY_COLUMNS * GALLERY_TILE))
+    sheet.save(MODEL / "gallery.png", optimize=True)
+
+
 COMMANDS: dict[str, Callable[[], None]] = {
     "clip": train_clip,
     "prior": train_prior,
     "base": train_base,
     "upsampler": train_upsampler,
     "export": export,
+    "gallery": gallery,
 }
 
 
