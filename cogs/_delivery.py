@@ -177,15 +177,27 @@ class Courier:
     async def _deliver(self, job: Job, painting: Painting, restored: bool) -> None:
         message_id = await self._posted_before(job) if restored else None
         if message_id is None:
-            message_id = await self._post_patiently(job, painting)
+            try:
+                message_id = await self._post_patiently(job, painting)
+            except discord.DiscordServerError:
+                # Not there for minutes: the next start tries again.
+                raise
+            except discord.HTTPException as refusal:
+                error = Broken(f"{job.id}-{refusal.status}-{refusal.code}")
+                log.exception("job %d: Discord refuses its result, reference %s", job.id, error.reference)
+                await self._give_up(job, error, sentence(error))
+                return
         if message_id is None:
-            error = Broken(f"{job.id}-undeliverable")
-            await self._jobs.failed(job, error)
-            await self._tell(job, "Your pictures are painted, but I may post neither here nor to you directly. Ask a moderator, then try again.")
+            text = "Your pictures are painted, but I may post neither here nor to you directly. Ask a moderator, then try again."
+            await self._give_up(job, Broken(f"{job.id}-undeliverable"), text)
             return
         await self._jobs.delivered(job, message_id)
         log.info("job %d: delivered", job.id)
         await self._remove_progress(job)
+
+    async def _give_up(self, job: Job, error: EngineError, text: str) -> None:
+        await self._jobs.failed(job, error)
+        await self._tell(job, text)
 
     async def _posted_before(self, job: Job) -> int | None:
         """Find the result of a job in its channel: the run before may have died between posting it and noting so."""

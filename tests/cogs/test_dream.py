@@ -209,6 +209,16 @@ async def test_where_no_way_is_open_the_job_is_failed_and_said_so(discord_: Loop
     await discord_.wait_for(lambda: "may post neither" in interaction.message.content)
 
 
+async def test_a_result_that_discord_refuses_is_told_with_a_reference(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
+    painter.hold.clear()
+    interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
+    await discord_.wait_for(lambda: interaction.message)
+    discord_.fail_next(1, status=400, path=r"/channels/\d+/messages$")
+    painter.hold.set()
+    await settled(discord_, bot, "failed")
+    await discord_.wait_for(lambda: "`1-400-" in interaction.message.content)
+
+
 async def test_a_server_error_of_discord_is_waited_out(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
     painter.hold.clear()
     await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
