@@ -111,7 +111,7 @@ class PriorStage:
 
     def denoiser(self, text: TextCondition, guidance: float) -> Denoiser:
         """Condition the network on a text, (B, D) and (B, L, W)."""
-        net = guided(self.net, guidance if self.can_be_guided else 1.0, text_cond_drop_prob=1.0, image_cond_drop_prob=1.0)
+        net = guided(self.net, guidance, text_cond_drop_prob=1.0, image_cond_drop_prob=1.0)
         condition = {"text_embed": text.embed}
         if self.with_encodings:
             condition["text_encodings"] = text.encodings
@@ -176,14 +176,17 @@ class UnetStage:
         noised = alpha_bar**0.5 * lowres + (1 - alpha_bar) ** 0.5 * draw()
         return {"lowres_cond_img": noised, "lowres_noise_level": levels}
 
-    def denoiser(self, image_embed: Tensor, guidance: float, lowres: dict[str, Tensor]) -> Denoiser:
-        """Condition the unet on picture embeddings, (B, D) of unit length, and on what `enlarge` returned."""
-        net = guided(self.unet, guidance if self.can_be_guided else 1.0, text_cond_drop_prob=1.0, image_cond_drop_prob=1.0)
+    def denoiser(self, image_embed: Tensor, text: TextCondition, guidance: float, lowres: dict[str, Tensor]) -> Denoiser:
+        """Condition the unet on picture embeddings, (B, D) of unit length, on the text where it wants it, and on what `enlarge` returned."""
+        condition = {"image_embed": image_embed, **lowres}
+        if self.unet.cond_on_text_encodings:
+            condition["text_encodings"] = text.encodings
+        net = guided(self.unet, guidance, text_cond_drop_prob=1.0, image_cond_drop_prob=1.0)
 
         def denoise(x_t: Tensor, time: int, x_0: Tensor | None) -> Prediction:
             times = torch.full((len(x_t),), time, device=x_t.device, dtype=torch.long)
             self_cond = x_0 if self.unet.self_cond else None
-            output = net(x_t, times, image_embed=image_embed, self_cond=self_cond, **lowres).float()
+            output = net(x_t, times, self_cond=self_cond, **condition).float()
             if not self.learned_variance:
                 return Prediction(output)
             value, raw = output.chunk(2, dim=1)

@@ -33,8 +33,8 @@ DEFAULT_GUIDANCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Defaults:
-    """How a stage is walked when the request leaves it open."""
+class Setting:
+    """How a stage is walked."""
 
     steps: int
     guidance: float
@@ -48,9 +48,9 @@ class Painter:
     known_words: tuple[str, ...]
     clip: OpenClip
     prior: PriorStage
-    prior_defaults: Defaults
+    prior_setting: Setting
     unets: tuple[UnetStage, ...]
-    unet_defaults: tuple[Defaults, ...]
+    unet_settings: tuple[Setting, ...]
     device: torch.device
     dtype: torch.dtype
 
@@ -68,7 +68,7 @@ class Painter:
         chosen = choose_device(device)
         clip = load_clip(config, path.parent)
         prior = load_prior(config.prior, path.parent)
-        unets, unet_defaults = load_unets(config, path.parent)
+        unets, unet_settings = load_unets(config, path.parent)
         check_widths(path, clip, prior, unets)
         for module in (clip, prior.net, *(stage.unet for stage in unets)):
             module.to(chosen)
@@ -77,9 +77,9 @@ class Painter:
             known_words=read_vocabulary(config.vocabulary, path.parent),
             clip=clip,
             prior=prior,
-            prior_defaults=defaults(config.prior.default_sample_timesteps, config.prior.default_cond_scale),
+            prior_setting=setting_or_default(config.prior.default_sample_timesteps, config.prior.default_cond_scale),
             unets=unets,
-            unet_defaults=unet_defaults,
+            unet_settings=unet_settings,
             device=chosen,
             dtype=getattr(torch, dtype),
         )
@@ -105,10 +105,10 @@ class Painter:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             text = self.read(request)
             embed = self.imagine(request, text, walks[0][1], on_step("prior", None))
-            samples = self.decode(request, embed, [setting for _, setting in walks[1:]], on_step)
+            samples = self.decode(request, text, embed, [setting for _, setting in walks[1:]], on_step)
         base = walks[1][1]
         return Painting(
-            pictures=tuple(self.finish(request, base, seed, sample) for seed, sample in zip(request.seeds, to_bytes(samples), strict=True)),
+            pictures=tuple(self.finish(request, base, seed, sample) for seed, sample in zip(request.seeds, to_images(samples), strict=True)),
             model=self.model,
             steps=base.steps,
             guidance=base.guidance,
@@ -116,18 +116,21 @@ class Painter:
             unknown_words=self.unknown_words(request.prompt),
         )
 
-    def walks(self, request: Request) -> list[tuple[PriorStage | UnetStage, Defaults]]:
+    def walks(self, request: Request) -> list[tuple[PriorStage | UnetStage, Setting]]:
         """Say in order which stages are walked and how: the request speaks of the base decoder, the model of the rest."""
-        base = self.unet_defaults[0]
-        asked = Defaults(base.steps if request.steps is None else request.steps, base.guidance if request.guidance is None else request.guidance)
-        return [(self.prior, self.prior_defaults), *zip(self.unets, (asked, *self.unet_defaults[1:]), strict=True)]
+        base = self.unet_settings[0]
+        asked = Setting(base.steps if request.steps is None else request.steps, base.guidance if request.guidance is None else request.guidance)
+        settings = (self.prior_setting, asked, *self.unet_settings[1:])
+        stages: tuple[PriorStage | UnetStage, ...] = (self.prior, *self.unets)
+        # A network that never saw a missing condition has nothing to be guided away from.
+        return [(stage, how if stage.can_be_guided else Setting(how.steps, 1.0)) for stage, how in zip(stages, settings, strict=True)]
 
     def read(self, request: Request) -> TextCondition:
         """Embed the prompt, once per picture."""
         text = self.clip.embed_text(self.clip.tokenize([request.prompt]).to(self.device))
         return TextCondition(text.embed.expand(request.count, -1), text.encodings.expand(request.count, -1, -1))
 
-    def imagine(self, request: Request, text: TextCondition, how: Defaults, on_step: Callable[[int, Tensor], None]) -> Tensor:
+    def imagine(self, request: Request, text: TextCondition, how: Setting, on_step: Callable[[int, Tensor], None]) -> Tensor:
         """Let the prior draw one picture embedding per seed: (B, D) float."""
         prior = self.prior
         draw = noise_from_seeds(request.seeds, tuple(text.embed.shape[1:]), self.device)
@@ -139,8 +142,9 @@ class Painter:
     def decode(
         self,
         request: Request,
+        text: TextCondition,
         embed: Tensor,
-        settings: list[Defaults],
+        settings: list[Setting],
         on_step: Callable[[str, Callable[[Tensor], bytes]], Callable[[int, Tensor], None]],
     ) -> Tensor:
         """Walk down the cascade: (B, C, H, W) float, pictures in [-1, 1] but for the last step's overshoot."""
@@ -151,7 +155,7 @@ class Painter:
             steps, rule = stage.plan(how.steps)
             name = "base" if number == 1 else "upsampler"
             samples = walk(
-                stage.denoiser(embed, how.guidance, lowres),
+                stage.denoiser(embed, text, how.guidance, lowres),
                 draw(),
                 steps,
                 rule,
@@ -163,7 +167,7 @@ class Painter:
         assert samples is not None
         return samples
 
-    def finish(self, request: Request, how: Defaults, seed: int, sample: Image.Image) -> Picture:
+    def finish(self, request: Request, how: Setting, seed: int, sample: Image.Image) -> Picture:
         """Encode one picture with its receipt."""
         receipt = {"prompt": request.prompt, "seed": seed, "model": self.model, "steps": how.steps, "guidance": how.guidance}
         return Picture(pictures.write_receipt(pictures.encode(sample), receipt), seed, sample.width, sample.height)
@@ -176,7 +180,7 @@ class Painter:
         return tuple(dict.fromkeys(word for word in words if word not in self.known_words))
 
 
-def to_bytes(samples: Tensor) -> list[Image.Image]:
+def to_images(samples: Tensor) -> list[Image.Image]:
     """Turn (B, C, H, W) float in [-1, 1], or a little outside, into pictures of 8 bits."""
     values = ((samples.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(np.ascontiguousarray(value)) for value in values]
@@ -184,12 +188,12 @@ def to_bytes(samples: Tensor) -> list[Image.Image]:
 
 def preview(x_0: Tensor) -> bytes:
     """Show a predicted x_0 as a grid."""
-    return pictures.grid([pictures.encode(sample) for sample in to_bytes(x_0)])
+    return pictures.grid([pictures.encode(sample) for sample in to_images(x_0)])
 
 
-def defaults(steps: int | None, guidance: float | None) -> Defaults:
+def setting_or_default(steps: int | None, guidance: float | None) -> Setting:
     """Fill in what a model config leaves open."""
-    return Defaults(DEFAULT_STEPS if steps is None else steps, DEFAULT_GUIDANCE if guidance is None else guidance)
+    return Setting(DEFAULT_STEPS if steps is None else steps, DEFAULT_GUIDANCE if guidance is None else guidance)
 
 
 def choose_device(name: str) -> torch.device:
@@ -237,9 +241,9 @@ def load_prior(source: PriorSource, folder: Path) -> PriorStage:
     return PriorStage.of(prior)
 
 
-def load_unets(config: ModelConfig, folder: Path) -> tuple[tuple[UnetStage, ...], tuple[Defaults, ...]]:
+def load_unets(config: ModelConfig, folder: Path) -> tuple[tuple[UnetStage, ...], tuple[Setting, ...]]:
     """Build every unet of the cascade and load its weights, in the order of the cascade."""
-    found: dict[int, tuple[UnetStage, Defaults]] = {}
+    found: dict[int, tuple[UnetStage, Setting]] = {}
     for source in config.decoder.unet_sources:
         decoder = built(build_decoder, "decoder", source.load_config_from, folder)
         if max(source.unet_numbers) > len(decoder.unets):
@@ -252,11 +256,11 @@ def load_unets(config: ModelConfig, folder: Path) -> tuple[tuple[UnetStage, ...]
     return tuple(stage for stage, _ in ordered), tuple(setting for _, setting in ordered)
 
 
-def stages_of(source: UnetSource, decoder: Decoder) -> dict[int, tuple[UnetStage, Defaults]]:
+def stages_of(source: UnetSource, decoder: Decoder) -> dict[int, tuple[UnetStage, Setting]]:
     """Take the unets that a source stands for out of its decoder."""
     nothing = [None] * len(source.unet_numbers)
     settings = zip(source.unet_numbers, source.default_sample_timesteps or nothing, source.default_cond_scale or nothing, strict=True)
-    return {number: (UnetStage.of(decoder, number - 1), defaults(steps, guidance)) for number, steps, guidance in settings}
+    return {number: (UnetStage.of(decoder, number - 1), setting_or_default(steps, guidance)) for number, steps, guidance in settings}
 
 
 def check_widths(path: Path, clip: OpenClip, prior: PriorStage, unets: tuple[UnetStage, ...]) -> None:

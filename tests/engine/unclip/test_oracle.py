@@ -121,6 +121,7 @@ def test_the_prior_draws_what_the_library_draws(changes: dict[str, Any], steps: 
         {"use_noise_for_lowres_cond": True, "use_blur_for_lowres_cond": False},
         {"beta_schedule": ["sigmoid", "quadratic"]},
         {"unets": [{**unet, "self_cond": True} for unet in DECODER["unets"]]},
+        {"unets": [{**unet, "cond_on_text_encodings": True, "text_embed_dim": 32, "max_text_len": 8} for unet in DECODER["unets"]]},
     ],
     ids=str,
 )
@@ -135,9 +136,11 @@ def test_the_unets_paint_what_the_library_paints(
     small = torch.rand(BATCH, 3, 8, 8)
     shape = (BATCH, 3, 8 * number, 8 * number)
     feed(Noise(shape))
+    text = TextCondition(embed, torch.randn(BATCH, 8, 32))
     expected = decoder.sample(
         image=small if number == 2 else None,
         image_embed=embed,
+        text_encodings=text.encodings if decoder.condition_on_text_encodings else None,
         cond_scale=guidance,
         start_at_unet_number=number,
         stop_at_unet_number=number,
@@ -147,6 +150,6 @@ def test_the_unets_paint_what_the_library_paints(
     lowres = stage.enlarge(small * 2 - 1, draw) if number == 2 else {}
     plan, rule = stage.plan(steps)
     with torch.no_grad():
-        sample = walk(stage.denoiser(embed, guidance, lowres), draw(), plan, rule, draw, predicts=stage.predicts, settle=stage.settle)
+        sample = walk(stage.denoiser(embed, text, guidance, lowres), draw(), plan, rule, draw, predicts=stage.predicts, settle=stage.settle)
     assert ((sample + 1) / 2 - expected).abs().max() < TOLERANCE
     assert expected.std() > 0.05
