@@ -129,6 +129,6 @@ class Reverie(commands.Bot):
                 shown = text
             await asyncio.sleep(PRESENCE_EVERY_S)
 
-    def known_words(self) -> Sequence[str]:
-        """Return the words of a small model; none while it is being loaded, or when it knows more than a list."""
-        return self.worker.painter.known_words if self.worker.painter else ()
+    def known_words(self) -> Sequence[str] | None:
+        """Return the words of a small model, none of a model that knows more than a list can hold, and None while it is being loaded."""
+        return self.worker.painter.known_words if self.worker.painter else None

@@ -58,7 +58,7 @@ class Courier:
     Acknowledged is promised: a job ends in a posted picture, or in a message that says why not.
     """
 
-    def __init__(self, bot: discord.Client, jobs: Jobs, known_words: Callable[[], Sequence[str]], every_s: float) -> None:
+    def __init__(self, bot: discord.Client, jobs: Jobs, known_words: Callable[[], Sequence[str] | None], every_s: float) -> None:
         self._bot = bot
         self._jobs = jobs
         self._known_words = known_words
@@ -238,7 +238,7 @@ class Courier:
         for way in (self._post_to_channel, self._post_by_token, self._post_to_user):
             content: dict[str, Any] = {
                 "content": f"<@{job.origin.user_id}>",
-                "embed": cards.result(job, painting, self._known_words()),
+                "embed": cards.result(job, painting, self._known_words() or ()),
                 "file": self._file(data, cards.file_name(job, ending), job),
                 "allowed_mentions": discord.AllowedMentions(everyone=False, roles=False, users=[discord.Object(job.origin.user_id)]),
             }

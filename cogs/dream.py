@@ -38,7 +38,7 @@ class Dream(commands.Cog):
     courier takes it to its end.
     """
 
-    def __init__(self, jobs: Jobs, courier: Courier, known_words: Callable[[], Sequence[str]]) -> None:
+    def __init__(self, jobs: Jobs, courier: Courier, known_words: Callable[[], Sequence[str] | None]) -> None:
         self._jobs = jobs
         self._courier = courier
         self._known_words = known_words
@@ -80,7 +80,12 @@ class Dream(commands.Cog):
     async def words(self, interaction: discord.Interaction) -> None:
         """Show the words that the loaded model was trained on."""
         words = self._known_words()
-        text = f"I was shown these words: {', '.join(words)}." if words else "I know more words than a list can hold. Just try."
+        if words is None:
+            text = "My model is still being loaded. Ask again in a moment."
+        elif words:
+            text = f"I was shown these words: {', '.join(words)}."
+        else:
+            text = "I know more words than a list can hold. Just try."
         await interaction.response.send_message(shorten(text, MESSAGE_LIMIT), ephemeral=True)
 
 

@@ -133,7 +133,7 @@ def train_base() -> None:
             predict_v=decoder.predict_v[0],
         )
 
-    fit(decoder.unets[0], loss_of_step, steps=STEPS["base"], cycles=2, peak_rate=1.5e-3, checkpoint=RUNS / "base.pt")
+    fit(decoder.unets[0], loss_of_step, steps=STEPS["base"], peak_rate=1.5e-3, checkpoint=RUNS / "base.pt")
 
 
 def train_upsampler() -> None:

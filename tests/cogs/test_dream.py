@@ -85,6 +85,13 @@ async def test_words_lists_what_the_model_knows_to_the_asker_alone(discord_: Loo
     assert interaction.message.flags & 64
 
 
+async def test_words_says_so_while_the_model_is_being_loaded(discord_: Loopback, start: Start) -> None:
+    async with start(working=False):
+        interaction = await discord_.command(discord_.ann, discord_.general, "words")
+        await discord_.wait_for(lambda: interaction.message)
+        assert "still being loaded" in interaction.message.content
+
+
 async def test_a_spoiler_is_hidden(discord_: Loopback, bot: Reverie) -> None:
     await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "spoiler": True})
     message = await result(discord_)
