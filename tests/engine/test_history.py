@@ -115,10 +115,9 @@ async def test_one_text_is_kept_under_a_key(history: History) -> None:
 
 
 async def test_writers_at_the_same_time_do_not_undo_each_other(history: History) -> None:
-    failing = history.add(REQUEST, ORIGIN, parent=404)
-    results = await asyncio.gather(
-        *(history.add(REQUEST, ORIGIN) for _ in range(5)), failing, *(history.add(REQUEST, ORIGIN) for _ in range(5)), return_exceptions=True
-    )
+    # The failing one comes first, so that its rollback falls between the others' inserts and commits.
+    writes = [history.add(REQUEST, ORIGIN, parent=404), *(history.add(REQUEST, ORIGIN) for _ in range(10))]
+    results = await asyncio.gather(*writes, return_exceptions=True)
     assert sum(isinstance(result, sqlite3.IntegrityError) for result in results) == 1
     assert len(await history.unfinished()) == 10
 

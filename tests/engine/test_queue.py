@@ -48,6 +48,20 @@ async def test_one_person_with_ten_jobs_does_not_delay_anothers_first(history: H
     assert await queue.next() is first
 
 
+async def test_a_newcomer_takes_turns_with_those_who_have_been_served_before(history: History) -> None:
+    queue = Queue(history, WIDE)
+    for _ in range(8):
+        await ask(queue, user=1)
+    for _ in range(4):
+        job = await queue.next()
+        await queue.painted(job, painting(job))
+        await queue.delivered(job, 1)
+    for _ in range(4):
+        await ask(queue, user=2)
+    users = [job.origin.user_id for job in await drain(queue)]
+    assert users in ([1, 2] * 4, [2, 1] * 4)
+
+
 async def test_small_requests_are_not_held_up_by_large_ones(history: History) -> None:
     queue = Queue(history, WIDE)
     large = [await ask(queue, user=1, count=9) for _ in range(2)]
