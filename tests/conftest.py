@@ -1,6 +1,7 @@
 """Shared by all tests: a painter that plays back what it was told, and real memory in a temporary folder."""
 
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +23,7 @@ def png(colour: tuple[int, int, int], side: int = 8) -> bytes:
 class ScriptedPainter:
     """Paints plain pictures in `steps` steps; raises or waits where it is told to.
 
-    `failures` are raised one per job, from the first on; `hold` blocks every step until it is set; `painted` lists what was asked.
+    `failures` are raised one per job, from the first on; `hold` blocks every step until it is set, `pause_s` slows each; `painted` lists what was asked.
     """
 
     model = "scripted"
@@ -30,6 +31,7 @@ class ScriptedPainter:
 
     def __init__(self, steps: int = 3) -> None:
         self.steps = steps
+        self.pause_s = 0.0
         self.failures: list[BaseException] = []
         self.hold = threading.Event()
         self.hold.set()
@@ -43,6 +45,7 @@ class ScriptedPainter:
         for step in range(1, self.steps + 1):
             while not self.hold.wait(0.01):
                 report(Progress("base", step - 1, self.steps, lambda: png((9, 9, 9))))
+            time.sleep(self.pause_s)
             report(Progress("base", step, self.steps, lambda: png((9, 9, 9))))
         self.painted.append(request)
         pictures = tuple(Picture(png((seed % 256, 100, 50)), seed, 8, 8) for seed in request.seeds)
