@@ -55,13 +55,14 @@ Handler = Callable[[Call], Any]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An entry of the log: what the bot asked for, with names and sizes of its files, and the status it got."""
+    """An entry of the log: what the bot asked for, with names and sizes of its files, the status it got, and when, on the virtual clock."""
 
     method: str
     path: str
     payload: Any
     files: list[tuple[str, int]]
     status: int
+    at: float
 
 
 @dataclass(slots=True)
@@ -128,7 +129,7 @@ class Api:
             log.exception("%s %s", call.method, call.path)
             response = reply(400, {"message": "Invalid Form Body", "code": 50035})
         sizes = [(name, len(data)) for name, data in call.files.values()]
-        self.requests.append(Request(call.method, call.path, call.payload, sizes, response.status))
+        self.requests.append(Request(call.method, call.path, call.payload, sizes, response.status, self._world.clock.now()))
         if len(self.requests) > REQUESTS_KEPT:
             del self.requests[: REQUESTS_KEPT // 2]
         self._world.touch()

@@ -23,7 +23,8 @@ def png(colour: tuple[int, int, int], side: int = 8) -> bytes:
 class ScriptedPainter:
     """Paints plain pictures in `steps` steps; raises or waits where it is told to.
 
-    `failures` are raised one per job, from the first on; `hold` blocks every step until it is set, `pause_s` slows each; `painted` lists what was asked.
+    `failures` are raised one per job, from the first on; `hold` blocks every step until it is set, `pause_s` slows each;
+    `painted` lists what was asked.
     """
 
     model = "scripted"
