@@ -71,6 +71,16 @@ MIGRATIONS = (
 
 LATEST = 20
 """Jobs whose speed is taken as the speed of today."""
+UNUSABLE = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
+"""What SQLite says where the database may be sound and only cannot be used just now: nobody should be told to move it away."""
 
 
 class History:
@@ -279,9 +289,14 @@ def take_lock(folder: Path) -> io.TextIOWrapper:
         raise Misconfigured(f"The data folder {folder} cannot be written: {error.strerror}. Set another one as 'data' in the settings.") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except BlockingIOError:
         lock.close()
         raise Misconfigured(f"Another Reverie is running on {folder}. Stop it, or set another 'data' in the settings.") from None
+    except OSError as error:
+        lock.close()
+        raise Misconfigured(
+            f"The data folder {folder} cannot be locked: {error.strerror}. Set one on a local disk as 'data' in the settings."
+        ) from None
     return lock
 
 
@@ -291,7 +306,8 @@ async def connect(path: Path) -> aiosqlite.Connection:
     Raises:
         Misconfigured: the file is no database, damaged, or was written by a newer Reverie.
     """
-    database = await aiosqlite.connect(path, timeout=10)
+    with plain_errors(path):
+        database = await aiosqlite.connect(path, timeout=10)
     try:
         with plain_errors(path):
             database.row_factory = sqlite3.Row
@@ -315,6 +331,11 @@ def plain_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        # The lowest byte is the error, those above tell it in more detail; errors of the module itself have none.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in UNUSABLE:
+            raise Misconfigured(
+                f"{path} cannot be used ({error}). See that it may be written, that the disk has room and that no other program holds it."
+            ) from None
         raise Misconfigured(
             f"{path} is not a database that Reverie can read ({error}). Move it away to start afresh, or put a backup in its place."
         ) from None

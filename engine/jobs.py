@@ -47,6 +47,9 @@ class Request:
     def __post_init__(self) -> None:
         if not self.prompt.strip():
             raise InvalidRequest("prompt", "hold at least one word")
+        if any("\ud800" <= character <= "\udfff" for character in self.prompt):
+            # JSON may carry half of a surrogate pair; no database, font or tokenizer takes it.
+            raise InvalidRequest("prompt", "hold whole characters only; this one holds half of one")
         if len(self.prompt) > PROMPT_LIMIT:
             raise InvalidRequest("prompt", f"be at most {PROMPT_LIMIT} characters long; this one has {len(self.prompt)}")
         if not 1 <= self.count <= COUNT_LIMIT:

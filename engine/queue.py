@@ -2,7 +2,7 @@
 
 Start-time fair queueing (Goyal et al. 1996): every job gets a start tag, the later of the queue's virtual time and the finish tag of the same
 person's job before; its finish tag is the start tag plus its cost. The smallest start tag is served first. So a person who asks for ten
-pictures delays nobody's first one by more than the job that is being painted.
+pictures delays nobody's first one by more than the job that is being painted, and who asks again as soon as one is done gets no more than others.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class Queue:
         self._starts: dict[int, float] = {}
         """Start tags of the jobs that wait."""
         self._finishes: dict[int, float] = {}
-        """Finish tag of each person's latest job."""
+        """Finish tag of each person's latest job, where the virtual time has not passed it."""
         self._virtual_time = 0.0
         self._reserved: list[int] = []
         """People whose job is being written to SQLite just now: it counts already, so that nobody slips past a limit meanwhile."""
@@ -108,15 +108,18 @@ class Queue:
     async def next(self) -> Job:
         """Wait for the job whose turn it is; it counts as being painted from now on."""
         while not self._starts:
+            # Where nobody waits, nobody was held up by what others got.
+            self._finishes.clear()
             self._filled.clear()
             await self._filled.wait()
         job = self._jobs[self._order()[0]]
         self._virtual_time = self._starts.pop(job.id)
+        # A tag that has been passed says nothing more, and the table must not grow for ever.
+        self._finishes = {user_id: finish for user_id, finish in self._finishes.items() if finish > self._virtual_time}
         job.state = State.PAINTING
         self._painting_since = time.monotonic()
         job.touch()
         self._touch_waiting()
-        await self._history.start(job)
         return job
 
     def position(self, job: Job) -> int:
@@ -125,6 +128,8 @@ class Queue:
 
     def eta_s(self, job: Job) -> float | None:
         """Estimate the seconds until a job is painted; None before there is any experience."""
+        if job.state not in (State.WAITING, State.PAINTING):
+            return 0.0
         if self._seconds_per_cost is None:
             return None
         ahead = [self._jobs[job_id] for job_id in self._order()[: self.position(job)]]
@@ -137,9 +142,19 @@ class Queue:
         """Call a job off: at once while it waits, between two steps while it is painted; a painted one is left alone."""
         job.cancelled = True
         if job.id in self._starts:
-            del self._starts[job.id]
+            self._withdraw(job)
             self._touch_waiting()
             await self.failed(job, Cancelled())
+
+    def _withdraw(self, job: Job) -> None:
+        """Take a waiting job out of the line; nobody pays for what was not painted, so the same person's later jobs move up."""
+        user_id = job.origin.user_id
+        tag = self._starts.pop(job.id)
+        for other in [self._jobs[job_id] for job_id in sorted(self._starts) if job_id > job.id]:
+            if other.origin.user_id == user_id:
+                self._starts[other.id] = tag
+                tag += cost(other.request)
+        self._finishes[user_id] = tag
 
     def report(self, job: Job, progress: Progress, preview: bytes | None) -> None:
         """Note how far the job is that is being painted."""
@@ -159,14 +174,17 @@ class Queue:
         self._touch_waiting()
 
     async def failed(self, job: Job, error: EngineError) -> None:
-        """Note that a job ends without a result; `Cancelled` is an end like others, but no failure."""
-        if isinstance(error, Cancelled):
-            await self._history.cancelled(job)
-        else:
-            await self._history.failed(job, str(error))
-        job.error = error
-        job.state = State.CANCELLED if isinstance(error, Cancelled) else State.FAILED
-        self._forget(job)
+        """Note that a job ends without a result; `Cancelled` is an end like others, but no failure.
+
+        The job has ended for whoever waits for it even where this cannot be written down and raises; then the next start takes it up again.
+        """
+        called_off = isinstance(error, Cancelled)
+        try:
+            await (self._history.cancelled(job) if called_off else self._history.failed(job, str(error)))
+        finally:
+            job.error = error
+            job.state = State.CANCELLED if called_off else State.FAILED
+            self._forget(job)
 
     async def show(self, job: Job, message_id: int) -> None:
         """Note which message shows a job's progress."""
@@ -182,9 +200,6 @@ class Queue:
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.id, None)
         self._starts.pop(job.id, None)
-        if not any(other.origin.user_id == job.origin.user_id for other in self._jobs.values()):
-            # Nobody keeps a debt who has nothing left to wait for; and the table must not grow for ever.
-            self._finishes.pop(job.origin.user_id, None)
         job.touch()
 
     def find(self, job_id: int) -> Job | None:

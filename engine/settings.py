@@ -26,7 +26,7 @@ class Settings(BaseModel):
     dtype: Literal["float32", "bfloat16"]
     waiting: int = Field(ge=1)
     per_user: int = Field(ge=1)
-    progress_every_s: float = Field(ge=1)
+    progress_every_s: float = Field(ge=1, allow_inf_nan=False)
     page_port: int = Field(ge=0, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
     token: SecretStr | None = None
@@ -51,13 +51,25 @@ def load(path: Path) -> Settings:
     try:
         settings = Settings.model_validate(values | {"token": read_token()})
     except ValidationError as error:
-        raise Misconfigured(f"Settings file {path}: {explain(dict(error.errors()[0]))}.") from None
+        # A misspelt key is also a missing one; its near miss says more.
+        findings = sorted(error.errors(), key=lambda finding: finding["type"] != "extra_forbidden")
+        raise Misconfigured(f"Settings file {path}: {explain(dict(findings[0]))}.") from None
     return settings.model_copy(update={"data": ROOT / settings.data, "model": ROOT / settings.model})
 
 
 def read_token() -> SecretStr | None:
-    """Return the bot's token; the environment wins over `.env`, an empty one counts as none."""
-    value = os.environ.get(TOKEN, "").strip() or (dotenv_values(ROOT / ".env").get(TOKEN) or "").strip()
+    """Return the bot's token; the environment wins over `.env`, an empty one counts as none.
+
+    Raises:
+        Misconfigured: there is a `.env` that cannot be read.
+    """
+    path = ROOT / ".env"
+    try:
+        value = os.environ.get(TOKEN, "").strip() or (dotenv_values(path).get(TOKEN) or "").strip()
+    except OSError as error:
+        raise Misconfigured(f"{path} cannot be read: {error.strerror}. Let the bot's user read it, or remove it.") from None
+    except UnicodeDecodeError:
+        raise Misconfigured(f"{path} cannot be read: it is not UTF-8 text. Write it anew with one line, {TOKEN}=…") from None
     return SecretStr(value) if value else None
 
 

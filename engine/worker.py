@@ -35,6 +35,7 @@ class Worker:
         self._history = history
         self._load = load
         self._preview_every_s = preview_every_s
+        self._engine = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._stopping = threading.Event()
         self.painter: Painter | None = None
         self.ready = asyncio.Event()
@@ -45,39 +46,55 @@ class Worker:
         Raises:
             Misconfigured: the painter cannot be loaded.
         """
-        engine = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        loop = asyncio.get_running_loop()
         try:
             started = time.monotonic()
-            painter = self.painter = await loop.run_in_executor(engine, self._load)
+            painter = self.painter = await asyncio.get_running_loop().run_in_executor(self._engine, self._load)
             log.info("model %s loaded in %.1f s", painter.model, time.monotonic() - started)
             self.ready.set()
             while True:
-                job = await self._queue.next()
-                await self._serve(job, loop.run_in_executor(engine, self._paint, painter, job, loop))
+                await self._serve(painter, await self._queue.next())
         finally:
             self._stopping.set()
-            engine.shutdown(wait=False, cancel_futures=True)
+            self._engine.shutdown(wait=False, cancel_futures=True)
 
-    async def _serve(self, job: Job, painted: "asyncio.Future[Painting]") -> None:
+    async def _serve(self, painter: Painter, job: Job) -> None:
+        loop = asyncio.get_running_loop()
+        painted: asyncio.Future[Painting] | None = None
         try:
+            await self._history.start(job)
+            painted = loop.run_in_executor(self._engine, self._paint, painter, job, loop)
             # Shielded, because a thread cannot be cancelled: it is told to stop, and waited for.
             painting = await asyncio.shield(painted)
             await self._queue.painted(job, painting)
             log.info("job %d: painted in %.1f s", job.id, painting.seconds)
         except asyncio.CancelledError:
             self._stopping.set()
-            await asyncio.wait([painted])
-            if not painted.cancelled() and painted.exception() is None:
-                await self._queue.painted(job, painted.result())
+            if painted is not None:
+                await asyncio.wait([painted])
+                await self._note_last(job, painted)
             raise
         except EngineError as error:
             log.info("job %d: %s", job.id, type(error).__name__)
-            await self._queue.failed(job, error)
+            await self._fail(job, error)
         except Exception:
             reference = f"{job.id}-{secrets.token_hex(2)}"
             log.exception("job %d: failed, reference %s", job.id, reference)
-            await self._queue.failed(job, Broken(reference))
+            await self._fail(job, Broken(reference))
+
+    async def _note_last(self, job: Job, painted: "asyncio.Future[Painting]") -> None:
+        """Note what the last job came to before a stop; where it came to nothing, the next start takes it up again."""
+        error = painted.exception()
+        if error is None:
+            await self._queue.painted(job, painted.result())
+        elif isinstance(error, Cancelled) and job.cancelled:
+            await self._queue.failed(job, error)
+
+    async def _fail(self, job: Job, error: EngineError) -> None:
+        try:
+            await self._queue.failed(job, error)
+        except Exception:
+            # A full disk, mostly. The queue has ended the job for those who wait, and the others are to be served.
+            log.exception("job %d: its end cannot be written down, so the next start takes it up again", job.id)
 
     def _paint(self, painter: Painter, job: Job, loop: asyncio.AbstractEventLoop) -> Painting:
         """Run on the engine thread: paint a job and write its pictures to disk."""
@@ -99,5 +116,8 @@ class Worker:
             loop.call_soon_threadsafe(self._queue.report, job, told, preview)
 
         painting = painter.paint(job.request, report)
+        if job.cancelled:
+            # There was no step left to stop at.
+            raise Cancelled
         self._history.store(job, painting)
         return painting

@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -105,6 +106,10 @@ async def test_the_pace_is_the_median_of_the_latest_jobs(history: History) -> No
         job = await history.add(REQUEST, ORIGIN)
         await history.painted(job, Painting(PAINTING.pictures, "m", 1, 1.0, seconds))
     assert await history.seconds_per_picture() == 2.0
+    # What is longer ago than the latest jobs says nothing about today.
+    for _ in range(module.LATEST):
+        await history.painted(await history.add(REQUEST, ORIGIN), Painting(PAINTING.pictures, "m", 1, 1.0, 50.0))
+    assert await history.seconds_per_picture() == 25.0
 
 
 async def test_one_text_is_kept_under_a_key(history: History) -> None:
@@ -142,6 +147,30 @@ async def test_a_damaged_database_is_named_and_left_alone(tmp_path: Path, conten
     assert path.read_bytes()[:18] == content[:18]
 
 
+async def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "reverie.db").mkdir()
+    with pytest.raises(Misconfigured, match="reverie.db cannot be used.*may be written"):
+        await History.open(tmp_path)
+
+
+async def test_nobody_is_told_to_move_away_a_database_that_is_only_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "reverie.db"
+    with contextlib.closing(sqlite3.connect(path)) as other, contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Misconfigured, match="reverie.db cannot be used.*locked") as refused, module.plain_errors(path):
+            database.execute("CREATE TABLE x (y)")
+    assert "Move it away" not in str(refused.value)
+
+
+async def test_a_refused_start_lets_the_next_one_have_the_folder(tmp_path: Path) -> None:
+    path = tmp_path / "reverie.db"
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(Misconfigured):
+        await History.open(tmp_path)
+    path.unlink()
+    await (await History.open(tmp_path)).close()
+
+
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     with pytest.raises(Misconfigured, match="data"):
@@ -157,21 +186,28 @@ async def test_a_database_of_a_newer_reverie_is_refused(history: History, tmp_pa
 
 
 def schema(path: Path) -> dict[str, list[str]]:
-    with sqlite3.connect(path) as database:
-        tables = [
-            name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name")
-        ]
-        return {table: [row[1] for row in database.execute(f"PRAGMA table_info({table})")] for table in tables}
+    """Return every table with its columns (! = NOT NULL), and every index with its columns."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        tables = database.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%'").fetchall()
+        found = {}
+        for table, strict in tables:
+            columns = database.execute('SELECT name, type, "notnull" FROM pragma_table_info(?)', (table,))
+            found[f"{table} strict" if strict else table] = [f"{name} {kind}{'!' * required}" for name, kind, required in columns]
+        for (index,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall():
+            found[index] = [name for (name,) in database.execute("SELECT name FROM pragma_index_info(?)", (index,))]
+        return found
 
 
 EXPECTED = {
-    "job": [
-        "id", "kind", "prompt", "count", "seed", "steps", "guidance", "parent", "user_id", "channel_id", "guild_id", "spoiler", "token",
-        "token_expires_at", "message_id", "result_id", "state", "error", "model", "used_steps", "used_guidance", "unknown_words", "seconds",
-        "created_at", "started_at", "finished_at",
+    "job strict": [
+        "id INTEGER", "kind TEXT!", "prompt TEXT!", "count INTEGER!", "seed INTEGER!", "steps INTEGER", "guidance REAL", "parent INTEGER",
+        "user_id INTEGER!", "channel_id INTEGER!", "guild_id INTEGER", "spoiler INTEGER!", "token TEXT", "token_expires_at REAL!",
+        "message_id INTEGER", "result_id INTEGER", "state TEXT!", "error TEXT", "model TEXT", "used_steps INTEGER", "used_guidance REAL",
+        "unknown_words TEXT", "seconds REAL", "created_at REAL!", "started_at REAL", "finished_at REAL",
     ],
-    "memory": ["key", "value"],
-    "picture": ["id", "job", "position", "seed", "path", "width", "height"],
+    "picture strict": ["id INTEGER", "job INTEGER!", "position INTEGER!", "seed INTEGER!", "path TEXT!", "width INTEGER!", "height INTEGER!"],
+    "memory strict": ["key TEXT!", "value TEXT!"],
+    "job_state": ["state", "id"],
 }  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, S
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("prompt", ["", "   ", "\n\t", "x" * (PROMPT_LIMIT + 1)]),
+        ("prompt", ["", "   ", "\n\t", "x" * (PROMPT_LIMIT + 1), "half a fox \ud83e", "\udd8a"]),
         ("count", [0, -1, COUNT_LIMIT + 1]),
         ("seed", [-1, SEED_LIMIT]),
         ("steps", [0, STEPS_LIMIT + 1]),

@@ -62,7 +62,7 @@ def test_a_limit_that_no_picture_can_keep_is_an_error() -> None:
         pictures.fit(noise(64, 64), 100)
 
 
-@given(st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]), max_size=1000), st.integers(0, 2**32 - 1))
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=1000), st.integers(0, 2**32 - 1))
 @settings(max_examples=60, deadline=None)
 def test_a_receipt_survives_any_prompt(prompt: str, seed: int) -> None:
     facts = pictures.read_receipt(pictures.write_receipt(png((1, 2, 3)), {"prompt": prompt, "seed": seed}))

@@ -70,6 +70,52 @@ async def test_small_requests_are_not_held_up_by_large_ones(history: History) ->
     assert order == [large[0], *small, large[1]]
 
 
+async def test_asking_again_as_soon_as_one_is_done_wins_nothing(history: History) -> None:
+    queue = Queue(history, WIDE)
+    for _ in range(20):
+        await ask(queue, user=1)
+    await ask(queue, user=2, count=9)
+    got = {1: 0.0, 2: 0.0}
+    for _ in range(12):
+        job = await queue.next()
+        await queue.painted(job, painting(job))
+        await queue.delivered(job, 1)
+        got[job.origin.user_id] += cost(job.request)
+        if job.origin.user_id == 2:
+            await ask(queue, user=2, count=9)
+    assert abs(got[1] - got[2]) <= 2 * cost(request(count=9)) and got[1] >= cost(request(count=9))
+
+
+async def test_nobody_pays_for_what_was_called_off(history: History) -> None:
+    queue = Queue(history, WIDE)
+    called_off = [await ask(queue, user=1, count=9) for _ in range(3)]
+    others = [await ask(queue, user=2) for _ in range(2)]
+    for job in called_off:
+        await queue.cancel(job)
+    mine = await ask(queue, user=1)
+    assert await drain(queue) == [others[0], mine, others[1]]
+
+
+async def test_jobs_behind_a_cancelled_one_move_up(history: History) -> None:
+    queue = Queue(history, WIDE)
+    large, small, last = await ask(queue, 1, count=9), await ask(queue, 1, count=2), await ask(queue, 1)
+    others = [await ask(queue, user=2) for _ in range(3)]
+    await queue.cancel(large)
+    assert await drain(queue) == [small, others[0], others[1], last, others[2]]
+
+
+async def test_an_idle_queue_forgives_all_debts(history: History) -> None:
+    queue = Queue(history, WIDE)
+    await ask(queue, user=1, count=9)
+    await drain(queue)
+    idle = asyncio.create_task(queue.next())
+    await asyncio.sleep(0)
+    jobs = [await ask(queue, user) for user in (1, 2, 1)]
+    served = await idle
+    await queue.painted(served, painting(served))
+    assert [served, *await drain(queue)] == [jobs[0], jobs[1], jobs[2]]
+
+
 async def test_position_and_eta_fall_as_the_queue_moves(history: History) -> None:
     queue = Queue(history, WIDE)
     jobs = [await ask(queue, user=1) for _ in range(3)]
@@ -80,7 +126,9 @@ async def test_position_and_eta_fall_as_the_queue_moves(history: History) -> Non
     assert [queue.position(job) for job in jobs] == [0, 1, 2]
     assert queue.eta_s(jobs[1]) == pytest.approx(10)
     assert queue.eta_s(jobs[2]) == pytest.approx(20)
+    assert queue.eta_s(jobs[0]) == 0
     await queue.next()
+    assert queue.eta_s(jobs[0]) == 0
     assert queue.eta_s(jobs[2]) == pytest.approx(20, abs=0.5)
 
 
@@ -142,6 +190,21 @@ async def test_cancelling_a_running_job_asks_the_painter_to_stop(history: Histor
     await queue.next()
     await queue.cancel(job)
     assert job.cancelled and job.state is State.PAINTING
+
+
+async def test_a_job_ends_for_those_who_wait_even_where_its_end_cannot_be_written(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def full(job: Job, reason: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    queue = Queue(history, WIDE)
+    job = await ask(queue, 1)
+    await queue.next()
+    monkeypatch.setattr(history, "failed", full)
+    with pytest.raises(OSError, match="No space"):
+        await queue.failed(job, Broken("x"))
+    assert job.state is State.FAILED and isinstance(job.error, Broken)
+    assert queue.find(job.id) is None
+    assert [found.id for found in await history.unfinished()] == [job.id]
 
 
 async def test_next_waits_for_a_job(history: History) -> None:
@@ -256,27 +319,36 @@ async def check(history: History, script: list[tuple[str, int, int]]) -> None:
     assert await history.unfinished() == []
 
 
-@given(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9)), min_size=2, max_size=14))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_while_two_people_wait_neither_gets_much_more_than_the_other(tmp_path: Path, asked: list[tuple[int, int]]) -> None:
+@given(st.lists(st.tuples(st.booleans(), st.lists(st.integers(1, 9), min_size=1, max_size=8)), min_size=2, max_size=4))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_while_people_wait_nobody_gets_much_more_than_another(tmp_path: Path, people: list[tuple[bool, list[int]]]) -> None:
+    """Some ask for everything at once, some for the next as soon as one is done."""
+
     async def play() -> None:
         history = await History.open(tmp_path / str(next(folders)))
         try:
             queue = Queue(history, WIDE)
-            jobs = [await ask(queue, user, count) for user, count in asked]
-            got = dict.fromkeys((1, 2, 3), 0.0)
-            largest = max(cost(job.request) for job in jobs)
-            left = {user: sum(job.origin.user_id == user for job in jobs) for user in got}
+            plans = {user: list(counts) for user, (_, counts) in enumerate(people)}
+            for user, (at_once, _) in enumerate(people):
+                for _ in range(len(plans[user]) if at_once else 1):
+                    await ask(queue, user, plans[user].pop(0))
+            left = {user: len(counts) for user, (_, counts) in enumerate(people)}
+            got = dict.fromkeys(left, 0.0)
+            largest = max(cost(request(count)) for _, counts in people for count in counts)
             while queue.waiting:
                 job = await queue.next()
+                user = job.origin.user_id
                 await queue.painted(job, painting(job))
                 await queue.delivered(job, 1)
-                got[job.origin.user_id] += cost(job.request)
-                left[job.origin.user_id] -= 1
-                backlogged = [got[user] for user in got if left[user]]
+                got[user] += cost(job.request)
+                left[user] -= 1
+                if plans[user] and not people[user][0]:
+                    await ask(queue, user, plans[user].pop(0))
+                backlogged = [got[each] for each in got if left[each]]
                 if len(backlogged) > 1:
                     # The bound of start-time fair queueing: one largest job of each of the two.
                     assert max(backlogged) - min(backlogged) <= 2 * largest
+            assert not any(left.values())
         finally:
             await history.close()
 

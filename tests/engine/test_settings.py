@@ -36,7 +36,9 @@ def test_an_absolute_path_stays_where_it_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("waiting = 100", "watiing = 100", "waiting"),
+        ("waiting = 100", "watiing = 100", "unknown key 'watiing'; did you mean 'waiting'?"),
+        ("waiting = 100", "waiting = 100\ntoken_ = 3", "unknown key 'token_'"),
+        ("progress_every_s = 2.0", "progress_every_s = inf", "'progress_every_s' is inf"),
         ("waiting = 100", "", "'waiting' is missing"),
         ("waiting = 100", "waiting = 0", "'waiting' is 0"),
         ("waiting = 100", 'waiting = "100"', "'waiting' is '100'"),
@@ -68,6 +70,22 @@ def test_the_environment_wins_over_the_env_file_and_empty_counts_as_none(tmp_pat
     (tmp_path / ".env").unlink()
     monkeypatch.setenv("DISCORD_TOKEN", "  ")
     assert settings.load(BUNDLED).token is None
+
+
+@pytest.mark.parametrize("content", [b"DISCORD_TOKEN=\xff\xfe", None])
+def test_an_env_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / ".env"
+    if content is not None:
+        path.write_bytes(content)
+    else:
+        path.write_text("")
+
+        def refused(*_: object) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(settings, "dotenv_values", refused)
+    with pytest.raises(Misconfigured, match=r"\.env cannot be read"):
+        settings.load(BUNDLED)
 
 
 def test_the_token_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

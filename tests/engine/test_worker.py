@@ -116,6 +116,40 @@ async def test_a_disk_that_is_full_fails_the_job_and_nothing_else(
     assert first.state is State.FAILED and isinstance(first.error, Broken)
 
 
+async def test_a_database_that_takes_nothing_more_does_not_end_the_worker(
+    queue: Queue, history: History, painter: ScriptedPainter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, failed = history.start, history.failed
+
+    async def full_at_start(job: Job) -> None:
+        if job.id == 1:
+            raise sqlite3.OperationalError("database or disk is full")
+        await start(job)
+
+    async def full_at_end(job: Job, reason: str) -> None:
+        if job.id == 1:
+            raise sqlite3.OperationalError("database or disk is full")
+        await failed(job, reason)
+
+    monkeypatch.setattr(history, "start", full_at_start)
+    monkeypatch.setattr(history, "failed", full_at_end)
+    async with working(Worker(queue, history, lambda: painter)):
+        first, second = await ask(queue), await ask(queue)
+        await until(second, State.PAINTED)
+    assert first.state is State.FAILED and isinstance(first.error, Broken)
+
+
+class Quit(BaseException):
+    """Stands for KeyboardInterrupt and its like, which the loop itself would not survive here."""
+
+
+async def test_what_ends_the_program_is_not_swallowed(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    painter.failures = [Quit()]
+    await ask(queue)
+    with pytest.raises(Quit):
+        await asyncio.wait_for(Worker(queue, history, lambda: painter).run(), 10)
+
+
 async def test_cancelling_stops_a_running_job_between_two_steps(queue: Queue, history: History, painter: ScriptedPainter) -> None:
     painter.hold.clear()
     async with working(Worker(queue, history, lambda: painter)):
@@ -127,12 +161,63 @@ async def test_cancelling_stops_a_running_job_between_two_steps(queue: Queue, hi
     assert await history.unfinished() == []
 
 
-async def test_a_stop_leaves_the_running_job_for_the_next_start(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+async def test_cancelling_during_the_last_step_still_counts(queue: Queue, history: History, painter: ScriptedPainter, tmp_path: Path) -> None:
+    paint = painter.paint
+
+    def last_step(request: Request, report: object) -> Painting:
+        painting = paint(request, report)  # type: ignore[arg-type] # handed on as it came
+        job.cancelled = True
+        return painting
+
+    painter.paint = last_step  # type: ignore[method-assign] # cancels when no step is left
+    job = await ask(queue)
+    async with working(Worker(queue, history, lambda: painter)):
+        await until(job, State.CANCELLED, State.PAINTED)
+    assert job.state is State.CANCELLED
+    assert not (tmp_path / "data" / "pictures").exists()
+
+
+async def test_a_job_cancelled_while_the_worker_stops_stays_cancelled(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    painter.hold.clear()
+    async with working(Worker(queue, history, lambda: painter)) as task:
+        job = await ask(queue)
+        await asyncio.to_thread(painter.started.wait)
+        await queue.cancel(job)
+        task.cancel()
+        await asyncio.wait([task])
+    assert job.state is State.CANCELLED
+    assert await history.unfinished() == []
+
+
+async def test_a_picture_finished_while_the_worker_stops_is_kept(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    stored, go_on = threading.Event(), threading.Event()
+    store = history.store
+
+    def slow(job: Job, painting: Painting) -> None:
+        store(job, painting)
+        stored.set()
+        go_on.wait(10)
+
+    history.store = slow  # type: ignore[method-assign] # a disk that takes its time
+    async with working(Worker(queue, history, lambda: painter)) as task:
+        await ask(queue)
+        await asyncio.to_thread(stored.wait)
+        task.cancel()
+        await asyncio.sleep(0)
+        assert not task.done()
+        go_on.set()
+        await asyncio.wait([task])
+    assert [job.state for job in await history.unfinished()] == [State.PAINTED]
+
+
+async def test_a_stop_leaves_the_running_job_for_the_next_start(queue: Queue, history: History, painter: ScriptedPainter, tmp_path: Path) -> None:
     painter.hold.clear()
     async with working(Worker(queue, history, lambda: painter)):
         job = await ask(queue)
         await until(job, State.PAINTING)
         await asyncio.to_thread(painter.started.wait)
+    with contextlib.closing(sqlite3.connect(tmp_path / "data" / "reverie.db")) as database:
+        assert database.execute("SELECT state, started_at > 0 FROM job").fetchall() == [("painting", 1)]
     assert [(found.id, found.state) for found in await history.unfinished()] == [(job.id, State.WAITING)]
     assert painter.painted == []
 
