@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import re
-import shutil
 import signal
 import sqlite3
 import sys
@@ -20,10 +19,9 @@ from PIL import Image
 from playwright.async_api import async_playwright, expect
 
 from loopback import Loopback
+from tests.loopback.test_page import CHROMIUM, QUIET, in_chromium
 
 ROOT = Path(__file__).parents[1]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync"
 ANN, GENERAL = "1000000000000000004", "1000000000000000002"
 PATIENCE_S = 120.0
 
@@ -157,7 +155,7 @@ async def test_sigterm_stops_in_order_and_keeps_the_job(tmp_path: Path) -> None:
     assert jobs(tmp_path) == ["painting"]
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here, so the page cannot be looked at")
+@in_chromium
 async def test_a_person_types_dream_on_the_page_and_sees_the_picture(tmp_path: Path) -> None:
     async with local_bot(settings(tmp_path)) as bot, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET.split())
