@@ -11,6 +11,7 @@ PROMPT_SHOWN = 300
 EMBED_TEXT_LIMIT = 4096
 FIELD_LIMIT = 1024
 ALT_TEXT_LIMIT = 1024
+WORDS_LEFT_OUT = " … (`/words` lists all)"
 BAR_WIDTH = 16
 COLOUR = discord.Colour(0x7C5CFC)
 
@@ -24,7 +25,8 @@ def quote(prompt: str, limit: int) -> str:
     """Show a prompt as it was typed: no markdown, no line breaks, no longer than `limit`."""
     one_line = " ".join(prompt.split())
     # Escaping may double the length, so the cut is made before and, for texts full of markup, once more.
-    return shorten(discord.utils.escape_markdown(shorten(one_line, limit)), limit)
+    escaped = discord.utils.escape_markdown(shorten(one_line, limit))
+    return escaped if len(escaped) <= limit else escaped[: limit - 1].rstrip("\\") + "…"
 
 
 def progress(job: Job, position: int, done_at: int | None) -> str:
@@ -41,6 +43,11 @@ def progress(job: Job, position: int, done_at: int | None) -> str:
     return f"**{quote(job.request.prompt, PROMPT_SHOWN)}**\n`{bar}` {100 * done // total}% · {job.progress.stage}{when}"
 
 
+def ending(job: Job, text: str) -> str:
+    """Say how a job ended that has no result."""
+    return f"**{quote(job.request.prompt, PROMPT_SHOWN)}**\n{text}"
+
+
 def result(job: Job, painting: Painting, known_words: Sequence[str] = ()) -> discord.Embed:
     """Describe what was painted and how to paint it again; where the model did not know a word, say which ones it knows."""
     embed = discord.Embed(description=quote(job.request.prompt, EMBED_TEXT_LIMIT), colour=COLOUR)
@@ -53,8 +60,16 @@ def result(job: Job, painting: Painting, known_words: Sequence[str] = ()) -> dis
         unknown = shorten(", ".join(quote(word, 50) for word in painting.unknown_words), FIELD_LIMIT)
         embed.add_field(name="Words I was never shown", value=unknown, inline=False)
         if known_words:
-            embed.add_field(name="Words I know", value=shorten(", ".join(known_words), FIELD_LIMIT), inline=False)
+            embed.add_field(name="Words I know", value=listed(known_words, FIELD_LIMIT), inline=False)
     return embed
+
+
+def listed(words: Sequence[str], limit: int) -> str:
+    """List words, as many as fit, and say where the others are."""
+    text = ", ".join(words)
+    if len(text) <= limit:
+        return text
+    return text[: limit - len(WORDS_LEFT_OUT)].rpartition(", ")[0] + WORDS_LEFT_OUT
 
 
 def alt_text(job: Job) -> str:

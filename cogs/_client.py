@@ -1,6 +1,7 @@
 """The bot itself: what it may see, which commands Discord should know, and who follows its jobs."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import logging
@@ -14,8 +15,10 @@ from discord import app_commands
 from discord.ext import commands
 
 from cogs import EXTENSIONS
+from cogs._address import FAILURES
+from cogs._cards import shorten
 from cogs._delivery import Courier
-from cogs._replies import sentence
+from cogs._replies import OldCommand, sentence
 from engine.errors import Broken, EngineError
 from engine.history import History
 from engine.queue import Queue
@@ -25,6 +28,8 @@ log = logging.getLogger(__name__)
 
 PRESENCE_EVERY_S = 20.0
 """Between two looks at what the presence should say; Discord takes five presence updates in twenty seconds."""
+PRESENCE_LIMIT = 128
+"""Characters of a custom status."""
 INTENTS = discord.Intents(guilds=True, guild_messages=True, dm_messages=True)
 """No privileged one among them: nothing is to be switched on in the portal, and no message is read that is not for the bot."""
 
@@ -48,13 +53,15 @@ class Tree(app_commands.CommandTree["Reverie"]):
     async def on_error(self, interaction: discord.Interaction["Reverie"], error: app_commands.AppCommandError) -> None:
         """Say in one sentence what was wrong with a request; what is our fault goes to the log, with a reference to it."""
         cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
+        if isinstance(cause, (app_commands.CommandNotFound, app_commands.CommandSignatureMismatch)):
+            cause = OldCommand()
         if not isinstance(cause, EngineError):
             cause = Broken(secrets.token_hex(3))
             log.error("command failed, reference %s", cause.reference, exc_info=error)
         answer = interaction.followup.send if interaction.response.is_done() else interaction.response.send_message
         try:
             await answer(sentence(cause), ephemeral=True)
-        except discord.HTTPException as failure:
+        except FAILURES as failure:
             log.warning("a refusal could not be told: %s", failure)
 
 
@@ -88,7 +95,11 @@ class Reverie(commands.Bot):
         """Load the features, tell Discord of changed commands, take up what the run before left."""
         for extension in EXTENSIONS:
             await self.load_extension(extension)
-        await self._sync_if_changed()
+        try:
+            await self._sync_if_changed()
+        except FAILURES as error:
+            # The commands that Discord knows keep working, and what is unfinished must not wait for this.
+            log.error("the commands could not be registered, the next start tries again: %s", error)
         for job in await self.queue.restore():
             self.courier.follow(job, restored=True)
         self._presence = asyncio.create_task(self._show_presence())
@@ -119,14 +130,18 @@ class Reverie(commands.Bot):
         """Show the model and how many jobs wait."""
         await self.worker.ready.wait()
         await self.wait_until_ready()
-        shown = ""
+        shown = None
         while True:
             assert self.worker.painter is not None
             waiting = self.queue.waiting
             text = f"{self.worker.painter.model} · {waiting} waiting" if waiting else f"{self.worker.painter.model} · /dream"
             if text != shown:
-                await self.change_presence(activity=discord.CustomActivity(text))
-                shown = text
+                # Discord forgets it with the session; discord.py says this one again when it makes a new one.
+                self.activity = discord.CustomActivity(shorten(text, PRESENCE_LIMIT))
+                # Where the connection is away just now, the next look tries again.
+                with contextlib.suppress(*FAILURES):
+                    await self.change_presence(activity=self.activity)
+                    shown = text
             await asyncio.sleep(PRESENCE_EVERY_S)
 
     def known_words(self) -> Sequence[str] | None:

@@ -9,6 +9,7 @@ import discord
 from discord import app_commands
 from discord.ext import commands
 
+from cogs._address import FAILURES
 from cogs._cards import shorten
 from cogs._client import Reverie
 from cogs._delivery import UPLOAD_LIMIT, Courier
@@ -67,14 +68,15 @@ class Dream(commands.Cog):
         check_place(interaction, request)
         job = await self._jobs.submit(request, origin_of(interaction, spoiler))
         try:
-            answer = await interaction.response.send_message(self._courier.text(job))
-        except discord.HTTPException as error:
-            # Too late, or Discord is not there: the job is accepted all the same and its result is posted.
-            log.warning("job %d: could not be acknowledged: %s", job.id, error)
-        else:
+            # Links in a prompt stay folded, here and in every edit.
+            answer = await interaction.response.send_message(self._courier.text(job), suppress_embeds=True)
             if answer.message_id is not None:
                 await self._jobs.show(job, answer.message_id)
-        self._courier.follow(job)
+        except FAILURES as error:
+            # Too late, or Discord is not there: the job is accepted all the same and its result is posted.
+            log.warning("job %d: could not be acknowledged: %s", job.id, error)
+        finally:
+            self._courier.follow(job)
 
     @app_commands.command()
     async def words(self, interaction: discord.Interaction) -> None:
@@ -96,12 +98,13 @@ def check_place(interaction: discord.Interaction, request: Request) -> None:
         PermissionsMissing: the bot may not post pictures here.
         GridTooLarge: the largest file that the grid could be is more than this place takes.
     """
-    allowed = interaction.app_permissions
-    in_thread = isinstance(interaction.channel, discord.Thread)
-    needed = ("view_channel", "send_messages_in_threads" if in_thread else "send_messages", "embed_links", "attach_files")
-    missing = [name for name in needed if not getattr(allowed, name)]
-    if missing:
-        raise PermissionsMissing(missing)
+    # In direct messages nobody can take a permission away, and Discord names only some of them.
+    if interaction.guild_id is not None:
+        in_thread = isinstance(interaction.channel, discord.Thread)
+        needed = ("view_channel", "send_messages_in_threads" if in_thread else "send_messages", "embed_links", "attach_files")
+        missing = [name for name in needed if not getattr(interaction.app_permissions, name)]
+        if missing:
+            raise PermissionsMissing(missing)
     limit = min(interaction.filesize_limit, UPLOAD_LIMIT)
     if bytes_at_most(request.count) > limit:
         raise GridTooLarge(limit)

@@ -214,7 +214,7 @@ def interaction(world: World, use: Interaction) -> Json:
         "data": use.data,
         "channel_id": str(place.id),
         "channel": channel(world, place),
-        "app_permissions": str(place.permissions),
+        "app_permissions": str(place.permissions if place.guild_id else permissions.TOLD_OF_DIRECT_MESSAGE),
         "locale": use.locale,
         "entitlements": [],
         "entitlement_sku_ids": [],

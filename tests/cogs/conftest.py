@@ -12,9 +12,10 @@ from cogs._client import Endpoint, Reverie
 from engine.history import History
 from engine.queue import Limits, Queue
 from engine.worker import Worker
-from loopback import Loopback
+from loopback import Channel, Interaction, Loopback, Message, User
 from tests.conftest import ScriptedPainter
 
+Start = Callable[..., contextlib.AbstractAsyncContextManager[Reverie]]
 WIDE = Limits(waiting=20, per_user=10)
 EVERY_S = 0.3
 """Between two edits of a progress message; two seconds in life."""
@@ -32,7 +33,7 @@ async def discord_(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loopback]:
 
 
 @pytest.fixture
-def start(discord_: Loopback, painter: ScriptedPainter, tmp_path: Path) -> Callable[..., contextlib.AbstractAsyncContextManager[Reverie]]:
+def start(discord_: Loopback, painter: ScriptedPainter, tmp_path: Path) -> Start:
     """Return what runs the bot, with the memory of this test, until a block is left; again and again, as after restarts."""
 
     @contextlib.asynccontextmanager
@@ -58,6 +59,45 @@ def start(discord_: Loopback, painter: ScriptedPainter, tmp_path: Path) -> Calla
 
 
 @pytest.fixture
-async def bot(start: Callable[..., contextlib.AbstractAsyncContextManager[Reverie]]) -> AsyncIterator[Reverie]:
+async def bot(start: Start) -> AsyncIterator[Reverie]:
     async with start() as running:
         yield running
+
+
+def results(server: Loopback, channel: Channel | None = None) -> list[Message]:
+    """Return the messages with a finished grid, those of the general channel where no other is given."""
+    return [message for message in (channel or server.general).messages if any("reverie-" in file.filename for file in message.attachments)]
+
+
+async def result(server: Loopback) -> Message:
+    """Wait for the first finished grid."""
+    await server.wait_for(lambda: results(server))
+    return results(server)[0]
+
+
+def direct_results(server: Loopback) -> list[Message]:
+    """Return the messages with a finished grid that people got directly."""
+    return [message for channel in server.world.channels.values() if channel.recipient for message in results(server, channel)]
+
+
+async def states(bot: Reverie) -> list[str]:
+    """Return the state of every job on disk."""
+    return [row["state"] for row in await bot._history._rows("SELECT state FROM job ORDER BY id")]
+
+
+async def settled(bot: Reverie, *expected: str) -> None:
+    """Wait until all jobs on disk are in these states."""
+    for _ in range(200):
+        if await states(bot) == list(expected):
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail(f"{await states(bot)} instead of {expected}")
+
+
+async def asked(server: Loopback, painter: ScriptedPainter, user: User | None = None, **options: object) -> Interaction:
+    """Ask for a picture that is not painted before `painter.hold` is set; return when it was acknowledged and is being painted."""
+    painter.hold.clear()
+    interaction = await server.command(user or server.ann, server.general, "dream", {"prompt": "a cat"} | options)
+    await server.wait_for(lambda: interaction.message)
+    await asyncio.to_thread(painter.started.wait)
+    return interaction

@@ -1,6 +1,6 @@
 from collections.abc import Iterator
 
-from cogs._replies import GridTooLarge, PermissionsMissing, sentence
+from cogs._replies import GridTooLarge, OldCommand, PermissionsMissing, Undeliverable, sentence
 from engine.errors import Broken, Cancelled, EngineError, InvalidRequest, Misconfigured, QueueFull, Refused, TooManyJobs
 
 EXAMPLES: list[EngineError] = [
@@ -14,6 +14,8 @@ EXAMPLES: list[EngineError] = [
     Broken("7-ab12"),
     PermissionsMissing(["attach_files", "embed_links"]),
     GridTooLarge(5 * 2**20),
+    Undeliverable(),
+    OldCommand(),
 ]
 
 
