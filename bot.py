@@ -28,6 +28,7 @@ from engine.worker import Worker
 log = logging.getLogger("reverie")
 
 CONFIG = Path(__file__).parent / "configs" / "bot.toml"
+PORTAL = "https://discord.com/developers/applications"
 
 
 def main() -> int:
@@ -40,19 +41,31 @@ def main() -> int:
         settings = settings_module.load(options.config)
         start_logging(settings.log_level)
         asyncio.run(run(settings, local=options.local or settings.token is None))
-    except Misconfigured as error:
-        print(error, file=sys.stderr)
-        return 1
-    except discord.LoginFailure:
-        print(f"Discord does not accept {settings_module.TOKEN}. Reset the token on the Bot page of your application and put the new one into .env.",
-              file=sys.stderr)  # fmt: skip
-        return 1
-    except aiohttp.ClientConnectionError as error:
-        print(f"Discord cannot be reached ({error}). Check this machine's network and start again.", file=sys.stderr)
+    except (Misconfigured, discord.DiscordException, aiohttp.ClientConnectionError) as error:
+        if (sentence := remedy(error)) is None:
+            raise
+        print(sentence, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def remedy(error: Exception) -> str | None:
+    """Say what keeps the bot from running and what the operator can do about it; None where nobody but us can."""
+    match error:
+        case Misconfigured():
+            return str(error)
+        case discord.LoginFailure() | discord.ConnectionClosed(code=4004):
+            return f"Discord does not accept {settings_module.TOKEN}. Reset the token on the Bot page of {PORTAL} and put the new one into .env."
+        case discord.PrivilegedIntentsRequired():
+            return f"Discord wants the bot's privileged intents switched on. Do so on the Bot page of {PORTAL}, or take them out of cogs/_client.py."
+        case discord.DiscordServerError():
+            return f"Discord is out of order just now ({error.status}). Start again in some minutes; https://discordstatus.com knows more."
+        case aiohttp.ClientConnectionError():
+            return f"Discord cannot be reached ({error}). Check this machine's network and start again."
+        case _:
+            return None
 
 
 def start_logging(level: str) -> None:
@@ -76,6 +89,7 @@ async def run(settings: Settings, local: bool) -> None:
 
 
 LOCAL_TOKEN = "loopback"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextlib.asynccontextmanager
@@ -91,7 +105,7 @@ async def this_machine(settings: Settings) -> AsyncIterator[Endpoint]:
             f"Port {settings.page_port} of this machine is taken ({error.strerror}). Set another page_port, or 0 for any free one."
         ) from None
     try:
-        print(f"\n  No token, no Discord: open  {server.page}  and type /dream\n", flush=True)
+        print(f"\n  The bot is on this machine only: open  {server.page}  and type /dream\n", flush=True)
         yield Endpoint(server.api, server.gateway)
     finally:
         await server.stop()
@@ -105,11 +119,14 @@ def load_painter(settings: Settings) -> Painter:
 
 
 async def told_to_stop() -> None:
-    """Wait for SIGINT or SIGTERM."""
+    """Wait for SIGINT or SIGTERM. Who sends a second one does not want to wait for an orderly stop, and need not."""
+    loop = asyncio.get_running_loop()
     told = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, told.set)
+    for number in SIGNALS:
+        loop.add_signal_handler(number, told.set)
     await told.wait()
+    for number in SIGNALS:
+        loop.remove_signal_handler(number)
     log.info("stopping")
 
 

@@ -61,7 +61,7 @@ def read_token() -> SecretStr | None:
     """Return the bot's token; the environment wins over `.env`, an empty one counts as none.
 
     Raises:
-        Misconfigured: there is a `.env` that cannot be read.
+        Misconfigured: there is a `.env` that cannot be read, or the token holds what none does and could not even be sent.
     """
     path = ROOT / ".env"
     try:
@@ -70,6 +70,8 @@ def read_token() -> SecretStr | None:
         raise Misconfigured(f"{path} cannot be read: {error.strerror}. Let the bot's user read it, or remove it.") from None
     except UnicodeDecodeError:
         raise Misconfigured(f"{path} cannot be read: it is not UTF-8 text. Write it anew with one line, {TOKEN}=…") from None
+    if not all("!" <= character <= "~" for character in value):
+        raise Misconfigured(f"{TOKEN} holds a space, a line break or a letter that no token has. Copy it once more from the developer portal.")
     return SecretStr(value) if value else None
 
 

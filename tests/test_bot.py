@@ -13,11 +13,13 @@ from io import BytesIO
 from pathlib import Path
 
 import aiohttp
+import discord
 import numpy as np
 import pytest
 from PIL import Image
 from playwright.async_api import async_playwright, expect
 
+from bot import PORTAL, remedy
 from loopback import Loopback
 from tests.loopback.test_page import CHROMIUM, QUIET, in_chromium
 
@@ -145,11 +147,12 @@ async def test_a_job_outlives_the_kill_of_its_process_and_is_posted_once(tmp_pat
     assert len(posted) == 1
 
 
-async def test_sigterm_stops_in_order_and_keeps_the_job(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_in_order_and_keeps_the_job(tmp_path: Path, number: signal.Signals) -> None:
     async with aiohttp.ClientSession() as session, local_bot(settings(tmp_path)) as bot:
         await bot.dream(session, prompt="a fox", steps=250)
         await until_half_painted(session, bot)
-        bot.process.send_signal(signal.SIGTERM)
+        bot.process.send_signal(number)
         assert await asyncio.wait_for(bot.process.wait(), 20) == 0
         assert not any("Traceback" in line for line in bot.log), "".join(bot.log)
     assert jobs(tmp_path) == ["painting"]
@@ -199,7 +202,7 @@ def broken_database(tmp_path: Path) -> Path:
     return settings(tmp_path)
 
 
-AT_DISCORD = "import discord.http, sys, bot; discord.http.Route.BASE = sys.argv.pop(1); sys.exit(bot.main())"
+AT_DISCORD = "import sys, bot; bot.Endpoint(sys.argv.pop(1), sys.argv.pop(1)).use(); sys.exit(bot.main())"
 """The program with a token, but with Discord elsewhere than in the internet."""
 
 
@@ -214,12 +217,40 @@ async def refusal_of(*command: str, **environment: str) -> tuple[int, str]:
 
 async def test_a_token_that_discord_does_not_accept_is_one_sentence(tmp_path: Path) -> None:
     async with Loopback() as server:
-        code, said = await refusal_of(AT_DISCORD, server.api, "--config", str(settings(tmp_path)), DISCORD_TOKEN="wrong")
-    assert code == 1 and "does not accept DISCORD_TOKEN" in said and "wrong" not in said
+        command = (AT_DISCORD, server.api, server.gateway, "--config", str(settings(tmp_path)))
+        code, said = await refusal_of(*command, DISCORD_TOKEN="wrong")
+        assert code == 1 and "does not accept DISCORD_TOKEN" in said and "wrong" not in said
+        code, said = await refusal_of(*command, DISCORD_TOKEN="two\nlines")
+        assert code == 1 and "DISCORD_TOKEN" in said and "lines" not in said
+
+
+async def test_a_token_that_is_reset_while_the_bot_runs_ends_it_with_one_sentence(tmp_path: Path) -> None:
+    class Elsewhere(Loopback):
+        token = "another one by now"
+
+    async with Loopback() as server, Elsewhere() as later:
+        code, said = await refusal_of(AT_DISCORD, server.api, later.gateway, "--config", str(settings(tmp_path)), DISCORD_TOKEN=server.token)
+    assert code == 1 and "does not accept DISCORD_TOKEN" in said
+
+
+async def test_a_discord_that_is_out_of_order_is_one_sentence(tmp_path: Path) -> None:
+    async with Loopback() as server:
+        server.fail_next(1, status=503, path="/users/@me")
+        code, said = await refusal_of(AT_DISCORD, server.api, server.gateway, "--config", str(settings(tmp_path)), DISCORD_TOKEN=server.token)
+    assert code == 1 and "out of order just now (503)" in said
+
+
+def test_what_discord_must_be_asked_for_is_named_with_the_place_to_ask() -> None:
+    assert f"Bot page of {PORTAL}" in remedy(discord.PrivilegedIntentsRequired(None))
+
+
+def test_what_nobody_but_us_can_mend_keeps_its_traceback() -> None:
+    assert remedy(discord.ClientException("a fault of ours")) is None
 
 
 async def test_a_discord_that_cannot_be_reached_is_one_sentence(tmp_path: Path) -> None:
-    code, said = await refusal_of(AT_DISCORD, "http://127.0.0.1:9/api/v10", "--config", str(settings(tmp_path)), DISCORD_TOKEN="a.b.c")
+    nowhere = ("http://127.0.0.1:9/api/v10", "ws://127.0.0.1:9/")
+    code, said = await refusal_of(AT_DISCORD, *nowhere, "--config", str(settings(tmp_path)), DISCORD_TOKEN="a.b.c")
     assert code == 1 and "cannot be reached" in said
 
 

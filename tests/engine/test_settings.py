@@ -88,6 +88,14 @@ def test_an_env_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes
         settings.load(BUNDLED)
 
 
+@pytest.mark.parametrize("token", ["two\nlines", "two words", "t\u00f6ken"])
+def test_a_token_that_could_not_be_sent_is_refused_without_showing_it(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("DISCORD_TOKEN", token)
+    with pytest.raises(Misconfigured, match="DISCORD_TOKEN") as refusal:
+        settings.load(BUNDLED)
+    assert token not in str(refusal.value)
+
+
 def test_the_token_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISCORD_TOKEN", "very-secret")
     assert "very-secret" not in repr(settings.load(BUNDLED)) + str(settings.load(BUNDLED))
