@@ -307,6 +307,8 @@ async def connect(path: Path) -> aiosqlite.Connection:
         Misconfigured: the file is no database, damaged, or was written by a newer Reverie.
     """
     with plain_errors(path):
+        # Where its first step fails, aiosqlite leaves a thread behind that may outlive the loop: fail before it.
+        sqlite3.connect(path).close()
         database = await aiosqlite.connect(path, timeout=10)
     try:
         with plain_errors(path):

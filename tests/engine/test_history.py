@@ -1,6 +1,8 @@
 import asyncio
 import contextlib
 import sqlite3
+import threading
+import time
 from pathlib import Path
 
 import aiosqlite
@@ -169,6 +171,21 @@ async def test_a_refused_start_lets_the_next_one_have_the_folder(tmp_path: Path)
         await History.open(tmp_path)
     path.unlink()
     await (await History.open(tmp_path)).close()
+
+
+def test_a_refused_start_leaves_no_thread_that_outlives_the_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Late(aiosqlite.core.SimpleQueue):
+        def get(self) -> object:
+            work = super().get()
+            time.sleep(0.05)
+            return work
+
+    monkeypatch.setattr(aiosqlite.core, "SimpleQueue", Late)
+    (tmp_path / "reverie.db").mkdir()
+    before = set(threading.enumerate())
+    with pytest.raises(Misconfigured):
+        asyncio.run(History.open(tmp_path))
+    assert set(threading.enumerate()) <= before
 
 
 async def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
