@@ -23,6 +23,21 @@ GUIDANCE_LIMIT = 20.0
 """Classifier-free guidance of the base decoder; 1 means off."""
 
 
+def check_prompt(prompt: str) -> None:
+    """Make sure that a prompt can be read, stored and shown.
+
+    Raises:
+        InvalidRequest: it is empty, too long, or holds half of a character.
+    """
+    if not prompt.strip():
+        raise InvalidRequest("prompt", "hold at least one word")
+    if any("\ud800" <= character <= "\udfff" for character in prompt):
+        # JSON may carry half of a surrogate pair; no database, font or tokenizer takes it.
+        raise InvalidRequest("prompt", "hold whole characters only; this one holds half of one")
+    if len(prompt) > PROMPT_LIMIT:
+        raise InvalidRequest("prompt", f"be at most {PROMPT_LIMIT} characters long; this one has {len(prompt)}")
+
+
 class Kind(StrEnum):
     """What is to be done."""
 
@@ -45,13 +60,7 @@ class Request:
     kind: Kind = Kind.DREAM
 
     def __post_init__(self) -> None:
-        if not self.prompt.strip():
-            raise InvalidRequest("prompt", "hold at least one word")
-        if any("\ud800" <= character <= "\udfff" for character in self.prompt):
-            # JSON may carry half of a surrogate pair; no database, font or tokenizer takes it.
-            raise InvalidRequest("prompt", "hold whole characters only; this one holds half of one")
-        if len(self.prompt) > PROMPT_LIMIT:
-            raise InvalidRequest("prompt", f"be at most {PROMPT_LIMIT} characters long; this one has {len(self.prompt)}")
+        check_prompt(self.prompt)
         if not 1 <= self.count <= COUNT_LIMIT:
             raise InvalidRequest("count", f"be 1 to {COUNT_LIMIT}, not {self.count}")
         if not 0 <= self.seed < SEED_LIMIT:

@@ -27,11 +27,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine.jobs import Request
+from engine.training.library import DERIVED, build_decoder, build_prior
 from engine.training.loop import fit
 from engine.training.world import BACKGROUNDS, OBJECTS, SIDE, Pages, caption, words
-from engine.unclip.checkpoints import DERIVED
 from engine.unclip.clip import OpenClip
-from engine.unclip.networks import build_decoder, build_prior
 from engine.unclip.painter import Painter
 
 log = logging.getLogger(__name__)

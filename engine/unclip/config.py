@@ -11,8 +11,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from engine.errors import Misconfigured
+from engine.files import File
 
 LOCAL_CLIP = "local-dir:"
+"""Before a name of open_clip's: a folder in its format."""
 
 
 class Strict(BaseModel):
@@ -21,21 +23,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
-class File(Strict):
-    """Where a file is; local paths are relative to the config."""
-
-    load_type: Literal["local"]
-    path: str
-
-
 class UnetSource(Strict):
-    """One checkpoint and which unets of the cascade, counted from 1, it holds."""
+    """One checkpoint and which unets of the cascade, counted from 1, it holds; its train config is needed where the file carries none."""
 
     unet_numbers: list[int] = Field(min_length=1)
     default_sample_timesteps: list[int] | None = None
     default_cond_scale: list[float] | None = None
     load_model_from: File
-    load_config_from: File
+    load_config_from: File | None = None
 
     @model_validator(mode="after")
     def check_lengths(self) -> "UnetSource":
@@ -47,9 +42,10 @@ class UnetSource(Strict):
 
 
 class DecoderSources(Strict):
-    """The cascade."""
+    """The cascade. `final_unet_number` is how many unets there are; dalle2-laion counts them itself."""
 
     unet_sources: list[UnetSource] = Field(min_length=1)
+    final_unet_number: int | None = None
 
     @model_validator(mode="after")
     def check_numbers(self) -> "DecoderSources":
@@ -60,37 +56,43 @@ class DecoderSources(Strict):
 
 
 class PriorSource(Strict):
-    """The diffusion prior."""
+    """The diffusion prior; its train config is needed where the file carries none."""
 
     default_sample_timesteps: int | None = None
     default_cond_scale: float | None = None
     load_model_from: File
-    load_config_from: File
+    load_config_from: File | None = None
 
 
 class ClipSource(Strict):
     """Which CLIP the model was trained on."""
 
-    make: Literal["open_clip"]
+    make: Literal["openai", "open_clip", "x-clip", "coca"]
     model: str
-
-    @model_validator(mode="after")
-    def check_local(self) -> "ClipSource":
-        if not self.model.startswith(LOCAL_CLIP):
-            raise ValueError(f"model must start with '{LOCAL_CLIP}' and name a folder with open_clip_config.json, not '{self.model}'")
-        return self
+    base_model_kwargs: dict[str, Any] | None = None
 
 
 class ModelConfig(Strict):
-    """A whole model. `devices` and `load_on_cpu` are read for the format's sake; the bot's own settings choose the device."""
+    """A whole model, or the part of one that an operation needs: without a prior there are no dreams, without a decoder only embeddings.
 
-    decoder: DecoderSources
-    prior: PriorSource
-    clip: ClipSource
+    `load_on_cpu` is read for the format's sake: weights go where they are used.
+    """
+
+    decoder: DecoderSources | None = None
+    prior: PriorSource | None = None
+    clip: ClipSource | None = None
     vocabulary: File | None = None
     devices: list[str] | str = "cuda:0"
     load_on_cpu: bool = True
     strict_loading: bool = True
+
+    @model_validator(mode="after")
+    def check_parts(self) -> "ModelConfig":
+        if self.decoder is None and self.prior is None:
+            raise ValueError("a model needs a decoder or a prior")
+        if self.prior is not None and self.clip is None:
+            raise ValueError("a prior needs the clip that it was trained on")
+        return self
 
 
 def read_model_config(path: Path) -> ModelConfig:
@@ -102,9 +104,14 @@ def read_model_config(path: Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate(read_json(path))
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise Misconfigured(f"Model config {path}: {key or 'the file'}: {explain(dict(first))}. Mend that key and start again.") from None
+        raise Misconfigured(f"Model config {path}: {first_mistake(error)}. Mend that key and start again.") from None
+
+
+def first_mistake(error: ValidationError) -> str:
+    """Name the key of the first of pydantic's findings and what is wrong with it."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{key or 'the file'}: {explain(dict(first))}"
 
 
 def explain(error: dict[str, Any]) -> str:

@@ -1,176 +1,466 @@
-"""From a prompt to pictures, straight down the page: CLIP text → prior → base decoder → upsamplers → PNG."""
+"""Everything that a loaded model can do: dream, vary, repaint, enlarge, embed."""
 
+import io
 import itertools
 import logging
 import re
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Unpack
 
 import numpy as np
 import torch
-from dalle2_pytorch import Decoder
+import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from engine import pictures
-from engine.errors import Misconfigured
-from engine.jobs import Painting, Picture, Progress, Request
-from engine.unclip.checkpoints import fill
-from engine.unclip.clip import OpenClip, TextCondition
-from engine.unclip.config import LOCAL_CLIP, File, ModelConfig, PriorSource, UnetSource, read_json, read_model_config
-from engine.unclip.networks import PriorStage, UnetStage, build_decoder, build_prior
-from engine.unclip.sampling import noise_from_seeds, walk
+from engine import pictures, uploads
+from engine.errors import InvalidRequest
+from engine.jobs import SEED_LIMIT, Painting, Picture, Progress, Request, check_prompt
+from engine.options import Keywords, Options
+from engine.unclip.clip import TextCondition
+from engine.unclip.model import Model, Setting
+from engine.unclip.sampling import Repaint, noise_from_seeds, walk
+from engine.unclip.schedule import resampled
+from engine.unclip.stages import Prior, UnetStage
+from engine.uploads import Frame, Framing
 
 log = logging.getLogger(__name__)
 
-Module = TypeVar("Module", bound=nn.Module)
+Report = Callable[[Progress], None]
+"""Told after every denoising step; raising stops the work between two steps."""
+FIRST_CANDIDATE_STREAM = 100
+"""Streams of noise below belong to the prior's first draw and to the unets."""
 
-DEFAULT_STEPS = 64
-DEFAULT_GUIDANCE = 1.0
+
+def no_report(progress: Progress) -> None:
+    """Ignore how far the work is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """How a stage is walked."""
+class Painted:
+    """One finished picture and where it comes from.
 
-    steps: int
-    guidance: float
+    `embed`, (D,) float32 of unit length, is the picture embedding that it was painted from; None where it was only enlarged. `settings` are
+    what its receipt says.
+    """
+
+    picture: Picture
+    embed: np.ndarray | None
+    settings: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        """What paints it again."""
+        return self.picture.seed
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture, decoded."""
+        return Image.open(io.BytesIO(self.picture.png))
+
+    def save(self, path: Path | str) -> None:
+        """Write the picture as PNG, with its receipt."""
+        Path(path).write_bytes(self.picture.png)
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A prompt in CLIP's space, and where the prior expects its picture.
+
+    `text_embed` and `image_embed` are (D,) float32 of unit length; `tokens` what CLIP reads of the prompt, with its first and last one.
+    """
+
+    prompt: str
+    seed: int
+    tokens: list[int]
+    text_embed: np.ndarray
+    image_embed: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture to paint. `embed` is (D,) where it is given already, `smaller` (C, h, w) in [-1, 1] where there is one to enlarge."""
+
+    prompt: str
+    seed: int
+    prior_seed: int
+    embed: Tensor | None = None
+    smaller: Tensor | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas:
+    """What a picture looks like before a part of it is repainted: everything as (1, C, S, S) in [-1, 1] and (1, 1, S, S), True = kept."""
+
+    picture: Tensor
+    keep: Tensor
+
+    def at(self, side: int, device: torch.device) -> Repaint:
+        """Scale to a stage's side: a pixel of its is repainted where any of those that it stands for is."""
+        picture = F.interpolate(self.picture, side, mode="bicubic", antialias=True).clamp(-1, 1)
+        keep = F.interpolate(self.keep.float(), side, mode="area") > 1 - 1e-3
+        return Repaint(picture.to(device), keep.to(device))
 
 
 @dataclass(frozen=True, slots=True)
 class Painter:
     """A loaded model. One thread at a time may paint with it."""
 
-    model: str
-    known_words: tuple[str, ...]
-    clip: OpenClip
-    prior: PriorStage
-    prior_setting: Setting
-    unets: tuple[UnetStage, ...]
-    unet_settings: tuple[Setting, ...]
-    device: torch.device
-    dtype: torch.dtype
+    parts: Model
 
     @classmethod
-    def from_config(cls, path: Path | str, device: str = "auto", dtype: str = "float32") -> "Painter":
-        """Load the model that a config describes; its name is that of the config file.
+    def from_config(cls, path: Path | str, device: str = "auto", dtype: str = "auto", memory: str = "auto") -> "Painter":
+        """Load the model that a config describes, fetching what is not here yet; its name is that of the config file.
 
-        `device` is "auto", "cpu" or "cuda"; `dtype`, "float32" or "bfloat16", is what the networks compute in.
+        `device` is "auto", "cpu", "cuda" or "cuda:N"; `dtype`, "float32", "bfloat16", "float16" or "auto", is what the networks compute in;
+        `memory`, "resident", "offload" or "auto", is whether weights stay on the device between uses.
 
         Raises:
             Misconfigured: config or weights are missing, damaged or do not fit together, or there is no such device.
         """
-        path = Path(path)
-        config = read_model_config(path)
-        chosen = choose_device(device)
-        clip = load_clip(config, path.parent)
-        prior = load_prior(config.prior, path.parent)
-        unets, unet_settings = load_unets(config, path.parent)
-        check_widths(path, clip, prior, unets)
-        for module in (clip, prior.net, *(stage.unet for stage in unets)):
-            module.to(chosen)
-        return cls(
-            model=path.stem,
-            known_words=read_vocabulary(config.vocabulary, path.parent),
-            clip=clip,
-            prior=prior,
-            prior_setting=setting_or_default(config.prior.default_sample_timesteps, config.prior.default_cond_scale),
-            unets=unets,
-            unet_settings=unet_settings,
-            device=chosen,
-            dtype=getattr(torch, dtype),
-        )
+        return cls(Model.from_config(Path(path), device, dtype, memory))
 
-    @torch.no_grad()
-    def paint(self, request: Request, report: Callable[[Progress], None]) -> Painting:
+    @property
+    def model(self) -> str:
+        """Name shown to people."""
+        return self.parts.name
+
+    @property
+    def known_words(self) -> tuple[str, ...]:
+        """Every word that the model was trained on, where that is a short list; else empty."""
+        return self.parts.known_words
+
+    @property
+    def side(self) -> int:
+        """Side of finished pictures in pixels."""
+        return self.parts.stages[-1].side if self.parts.stages else 0
+
+    def paint(self, request: Request, report: Report) -> Painting:
         """Paint what was asked, calling `report` after every denoising step.
 
         Raises:
             Cancelled: `report` raised it, between two steps.
         """
         started = time.perf_counter()
-        walks = self.walks(request)
-        counter = itertools.count(1)
-        total = sum(len(stage.plan(setting.steps)[0]) for stage, setting in walks)
-
-        def on_step(name: str, preview: Callable[[Tensor], bytes] | None) -> Callable[[int, Tensor], None]:
-            def tell(done: int, x_0: Tensor) -> None:
-                report(Progress(name, next(counter), total, preview and (lambda: preview(x_0))))
-
-            return tell
-
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            text = self.read(request)
-            embed = self.imagine(request, text, walks[0][1], on_step("prior", None))
-            samples = self.decode(request, text, embed, [setting for _, setting in walks[1:]], on_step)
-        base = walks[1][1]
+        painted = self.dream([request.prompt], report, count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
+        settings = painted[0].settings
         return Painting(
-            pictures=tuple(self.finish(request, base, seed, sample) for seed, sample in zip(request.seeds, to_images(samples), strict=True)),
+            pictures=tuple(one.picture for one in painted),
             model=self.model,
-            steps=base.steps,
-            guidance=base.guidance,
+            steps=settings["steps"][0],
+            guidance=settings["guidance"][0],
             seconds=time.perf_counter() - started,
             unknown_words=self.unknown_words(request.prompt),
         )
 
-    def walks(self, request: Request) -> list[tuple[PriorStage | UnetStage, Setting]]:
-        """Say in order which stages are walked and how: the request speaks of the base decoder, the model of the rest."""
-        base = self.unet_settings[0]
-        asked = Setting(base.steps if request.steps is None else request.steps, base.guidance if request.guidance is None else request.guidance)
-        settings = (self.prior_setting, asked, *self.unet_settings[1:])
-        stages: tuple[PriorStage | UnetStage, ...] = (self.prior, *self.unets)
-        # A network that never saw a missing condition has nothing to be guided away from.
-        return [(stage, how if stage.can_be_guided else Setting(how.steps, 1.0)) for stage, how in zip(stages, settings, strict=True)]
+    def dream(self, prompts: Sequence[str], report: Report = no_report, **options: Unpack[Keywords]) -> list[Painted]:
+        """Paint what each prompt describes: `count` draws of the prior, `repeats` pictures of each; in the order of prompts and seeds.
 
-    def read(self, request: Request) -> TextCondition:
-        """Embed the prompt, once per picture."""
-        text = self.clip.embed_text(self.clip.tokenize([request.prompt]).to(self.device))
-        return TextCondition(text.embed.expand(request.count, -1), text.encodings.expand(request.count, -1, -1))
+        Raises:
+            InvalidRequest: a prompt or an option is not what it must be, or this model has no prior or no decoder.
+        """
+        how = Options(**options)
+        self.needs("dream", clip=True, prior=True, decoder=True)
+        wanted = [sample for prompt in checked(prompts) for sample in samples_of(prompt, how)]
+        return self.work(wanted, how, report)
 
-    def imagine(self, request: Request, text: TextCondition, how: Setting, on_step: Callable[[int, Tensor], None]) -> Tensor:
-        """Let the prior draw one picture embedding per seed: (B, D) float."""
-        prior = self.prior
-        draw = noise_from_seeds(request.seeds, tuple(text.embed.shape[1:]), self.device)
-        steps, rule = prior.plan(how.steps)
-        start = prior.start(draw())
-        embed = walk(prior.denoiser(text, how.guidance), start, steps, rule, draw, predicts=prior.predicts, settle=prior.settle, on_step=on_step)
-        return prior.finish(embed) / prior.scale
+    def variation(
+        self, images: Sequence[bytes], report: Report = no_report, *, prompt: str = "", framing: Framing = Framing.CROP, **options: Unpack[Keywords]
+    ) -> list[Painted]:
+        """Paint other pictures with the meaning of given ones, `count` of each; `prompt` guides decoders that read text.
 
+        Shapes:
+            images  files of any usual format and size
+
+        Raises:
+            InvalidRequest: a picture, the prompt or an option is not what it must be, or this model has no CLIP or no decoder.
+        """
+        how = Options(**options)
+        self.needs("variation", clip=True, decoder=True)
+        if prompt:
+            check_prompt(prompt)
+        wanted = []
+        for image in several_pictures(images):
+            embed = self.look([image], framing)[0]
+            wanted += [replace(sample, embed=embed) for sample in samples_of(prompt, how)]
+        return self.work(wanted, how, report)
+
+    def inpaint(
+        self,
+        image: bytes,
+        mask: bytes | None,
+        prompt: str,
+        report: Report = no_report,
+        *,
+        framing: Framing = Framing.CROP,
+        **options: Unpack[Keywords],
+    ) -> list[Painted]:
+        """Repaint what is white or transparent in `mask`, or transparent in the picture itself where there is none, as the prompt says.
+
+        The result has the size of the picture; what is kept is kept to the pixel.
+
+        Raises:
+            InvalidRequest: picture, mask, prompt or an option is not what it must be, or this model has no prior or no decoder.
+        """
+        how = Options(**options)
+        self.needs("inpaint", clip=True, prior=True, decoder=True)
+        check_prompt(prompt)
+        original = uploads.open_picture(image)
+        repaint = uploads.read_mask(mask, original)
+        frame = Frame(original.size, self.side, framing)
+        framed_mask = frame.apply_mask(repaint)
+        canvas = Canvas(to_samples([frame.apply(original)]), to_mask(framed_mask).logical_not())
+
+        def finish(painted: Image.Image) -> Image.Image:
+            return frame.undo(original, painted, repaint)
+
+        return self.work(samples_of(prompt, how), how, report, canvas=canvas, finish=finish)
+
+    def upscale(
+        self, images: Sequence[bytes], report: Report = no_report, *, prompt: str = "", framing: Framing = Framing.CROP, **options: Unpack[Keywords]
+    ) -> list[Painted]:
+        """Enlarge pictures with the unets after the first, `count` of each (1 where none is given).
+
+        Raises:
+            InvalidRequest: a picture, the prompt or an option is not what it must be, or this model has no upsampler.
+        """
+        how = Options(**{"count": 1} | options)
+        self.needs("upscale", decoder=True)
+        if len(self.parts.stages) < 2:
+            raise InvalidRequest("model", "have an unet that enlarges pictures; this one has none")
+        if prompt:
+            check_prompt(prompt)
+        base = self.parts.stages[0].side
+        wanted = []
+        for image in several_pictures(images):
+            smaller = to_samples([Frame(image.size, base, framing).apply(image)])[0]
+            # No upsampler is told the embedding of what it enlarges.
+            wanted += [replace(sample, smaller=smaller, embed=torch.zeros(0)) for sample in samples_of(prompt, how)]
+        return self.work(wanted, how, report, first=2)
+
+    def embed(self, prompts: Sequence[str], report: Report = no_report, **options: Unpack[Keywords]) -> list[Embedded]:
+        """Embed prompts, and let the prior draw the picture embedding of each: the nearest to the prompt of so many `candidates`.
+
+        Source of the contract: LAION-AI/conditioned-prior.
+
+        Raises:
+            InvalidRequest: a prompt or an option is not what it must be, or this model has no prior.
+        """
+        how = Options(**{"count": 1, "candidates": 2} | options)
+        self.needs("embed", clip=True, prior=True)
+        clip = self.parts.clip
+        assert clip is not None
+        wanted = [sample for prompt in checked(prompts) for sample in samples_of(prompt, how)]
+        count = Counter(report, self.prior_steps(wanted, how))
+        result = []
+        for batch in batches(wanted, how.batch):
+            text = self.read([sample.prompt for sample in batch])
+            embeds = self.imagine(batch, text, how, count)
+            for sample, text_embed, image_embed in zip(batch, text.embed.cpu().numpy(), embeds.cpu().numpy(), strict=True):
+                tokens = clip.tokenize([sample.prompt])[0]
+                kept = tokens[: int(tokens.argmax()) + 1].tolist()
+                result.append(Embedded(sample.prompt, sample.prior_seed, kept, text_embed, image_embed))
+        return result
+
+    def needs(self, operation: str, *, clip: bool = False, prior: bool = False, decoder: bool = False) -> None:
+        """Make sure that the model has the parts that an operation needs.
+
+        Raises:
+            InvalidRequest: it has not.
+        """
+        parts = self.parts
+        lacks = [
+            name
+            for name, needed, there in (
+                ("clip", clip, parts.clip is not None),
+                ("prior", prior, parts.prior is not None),
+                ("decoder", decoder, bool(parts.stages)),
+            )
+            if needed and not there
+        ]
+        if lacks:
+            raise InvalidRequest("model", f"have a {' and a '.join(lacks)} for {operation}; '{self.model}' has none")
+
+    @torch.inference_mode()
+    def work(
+        self,
+        wanted: Sequence[Sample],
+        how: Options,
+        report: Report,
+        *,
+        first: int = 1,
+        canvas: Canvas | None = None,
+        finish: Callable[[Image.Image], Image.Image] = lambda image: image,
+    ) -> list[Painted]:
+        """Paint samples in batches, walking down the cascade from unet `first`."""
+        settings = self.settings(how)
+        dreamt = [sample for sample in wanted if sample.embed is None]
+        resamples = how.resamples if canvas is not None else 1
+        per_batch = sum(
+            len(stage.plan(setting.steps)[0]) * resamples for stage, setting in list(zip(self.parts.stages, settings, strict=True))[first - 1 :]
+        )
+        parts = batches(wanted, how.batch)
+        count = Counter(report, self.prior_steps(dreamt, how) + per_batch * len(parts))
+        result = []
+        for batch in parts:
+            text = self.read([sample.prompt for sample in batch]) if self.reads_text(batch) else None
+            given = [sample.embed for sample in batch if sample.embed is not None]
+            if given:
+                embeds = torch.stack(given).to(self.parts.lodging.device)
+            else:
+                assert text is not None
+                embeds = self.imagine(batch, text, how, count)
+            smaller = [sample.smaller for sample in batch if sample.smaller is not None]
+            samples = self.decode(
+                batch, embeds, text, settings, count, torch.stack(smaller) if smaller else None, first=first, canvas=canvas, resamples=resamples
+            )
+            for sample, embed, image in zip(batch, embeds.float().cpu().numpy(), to_images(samples), strict=True):
+                facts = self.facts(sample, how, settings[first - 1 :])
+                result.append(Painted(self.with_receipt(finish(image), sample, facts), embed if len(embed) else None, facts))
+        return result
+
+    def reads_text(self, batch: Sequence[Sample]) -> bool:
+        """Tell whether anything that works on a batch looks at its prompts."""
+        return self.parts.clip is not None and (
+            any(sample.embed is None for sample in batch) or any(stage.unet.cond_on_text_encodings for stage in self.parts.stages)
+        )
+
+    def settings(self, how: Options) -> tuple[Setting, ...]:
+        """Say how each unet is walked."""
+        settings = []
+        for number, (stage, own) in enumerate(zip(self.parts.stages, self.parts.settings, strict=True), start=1):
+            steps, guidance = how.of_unet(number)
+            settings.append(guidable(stage, Setting(own.steps if steps is None else steps, own.guidance if guidance is None else guidance)))
+        return tuple(settings)
+
+    def prior_setting(self, how: Options) -> Setting:
+        """Say how the prior is walked."""
+        own = self.parts.prior_setting
+        assert self.parts.prior is not None
+        return guidable(
+            self.parts.prior,
+            Setting(own.steps if how.prior_steps is None else how.prior_steps, own.guidance if how.prior_guidance is None else how.prior_guidance),
+        )
+
+    def prior_steps(self, dreamt: Sequence[Sample], how: Options) -> int:
+        """Count the prior's steps for samples, over all batches and candidates."""
+        if not dreamt or self.parts.prior is None:
+            return 0
+        return len(self.parts.prior.plan(self.prior_setting(how).steps)[0]) * how.candidates * len(batches(dreamt, how.batch))
+
+    @torch.inference_mode()
+    def read(self, prompts: Sequence[str]) -> TextCondition:
+        """Embed prompts, (B, D) and (B, L, W)."""
+        clip, lodging = self.parts.clip, self.parts.lodging
+        assert clip is not None
+        different = list(dict.fromkeys(prompts))
+        with lodging.visit(clip):
+            text = clip.embed_text(clip.tokenize(different).to(lodging.device))
+        places = torch.tensor([different.index(prompt) for prompt in prompts], device=lodging.device)
+        return TextCondition(text.embed[places], text.encodings[places])
+
+    @torch.inference_mode()
+    def look(self, images: Sequence[Image.Image], framing: Framing) -> Tensor:
+        """Embed pictures, (B, D), unit length."""
+        clip, lodging = self.parts.clip, self.parts.lodging
+        assert clip is not None
+        framed = [Frame(image.size, clip.side, framing).apply(image) for image in images]
+        with lodging.visit(clip):
+            return clip.embed_image((to_samples(framed).to(lodging.device) + 1) / 2)
+
+    @torch.inference_mode()
+    def imagine(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: "Counter") -> Tensor:
+        """Let the prior draw a picture embedding for each sample, (B, D) float of unit length, the nearest to its prompt of all candidates."""
+        prior, lodging, setting = self.parts.prior, self.parts.lodging, self.prior_setting(how)
+        assert prior is not None
+        seeds = [sample.prior_seed for sample in batch]
+        steps, rule = prior.plan(setting.steps)
+        best: Tensor | None = None
+        nearest = torch.full((len(batch),), -torch.inf, device=lodging.device)
+        with lodging.visit(prior.net):
+            denoiser = prior.denoiser(text, setting.guidance)
+            for candidate in range(how.candidates):
+                stream = candidate and FIRST_CANDIDATE_STREAM + candidate
+                draw = noise_from_seeds(seeds, tuple(text.embed.shape[1:]), lodging.device, stream)
+                embed = walk(
+                    denoiser,
+                    prior.start(draw()),
+                    steps,
+                    rule,
+                    draw,
+                    predicts=prior.predicts,
+                    settle=prior.settle,
+                    on_step=partial(count.step, "prior"),
+                )
+                embed = prior.finish(embed) / prior.scale
+                near = F.cosine_similarity(embed, text.embed.float())
+                best = embed if best is None else torch.where((near > nearest)[:, None], embed, best)
+                nearest = torch.maximum(near, nearest)
+        assert best is not None
+        return best
+
+    @torch.inference_mode()
     def decode(
         self,
-        request: Request,
-        text: TextCondition,
-        embed: Tensor,
-        settings: list[Setting],
-        on_step: Callable[[str, Callable[[Tensor], bytes]], Callable[[int, Tensor], None]],
+        batch: Sequence[Sample],
+        embeds: Tensor,
+        text: TextCondition | None,
+        settings: Sequence[Setting],
+        count: "Counter",
+        samples: Tensor | None,
+        *,
+        first: int,
+        canvas: Canvas | None,
+        resamples: int,
     ) -> Tensor:
         """Walk down the cascade: (B, C, H, W) float, pictures in [-1, 1] but for the last step's overshoot."""
-        samples: Tensor | None = None
-        for number, (stage, how) in enumerate(zip(self.unets, settings, strict=True), start=1):
-            draw = noise_from_seeds(request.seeds, (3, stage.side, stage.side), self.device, stream=number)
-            lowres = {} if samples is None else stage.enlarge(samples, draw)
-            steps, rule = stage.plan(how.steps)
+        lodging = self.parts.lodging
+        seeds = [sample.seed for sample in batch]
+        samples = None if samples is None else samples.to(lodging.device)
+        for number, stage in enumerate(self.parts.stages, start=1):
+            if number < first:
+                continue
+            setting = settings[number - 1]
+            draw = noise_from_seeds(seeds, (stage.unet.channels, stage.side, stage.side), lodging.device, stream=number)
             name = "base" if number == 1 else "upsampler"
-            samples = walk(
-                stage.denoiser(embed, text, how.guidance, lowres),
-                draw(),
-                steps,
-                rule,
-                draw,
-                predicts=stage.predicts,
-                settle=stage.settle,
-                on_step=on_step(name, preview),
-            )
+            with lodging.visit(stage.unet):
+                lowres = {} if samples is None else stage.enlarge(samples, draw)
+                steps, rule = stage.plan(setting.steps)
+                samples = walk(
+                    stage.denoiser(embeds, text, setting.guidance, lowres),
+                    draw(),
+                    resampled(steps, resamples),
+                    rule,
+                    draw,
+                    predicts=stage.predicts,
+                    settle=stage.settle,
+                    repaint=None if canvas is None else canvas.at(stage.side, lodging.device),
+                    on_step=partial(count.step, name),
+                )
         assert samples is not None
+        if not torch.isfinite(samples).all():
+            # Half precision overflows where a network was trained for the full one.
+            raise ArithmeticError(f"model {self.model} painted values that are no numbers; try dtype float32 or bfloat16")
         return samples
 
-    def finish(self, request: Request, how: Setting, seed: int, sample: Image.Image) -> Picture:
+    def facts(self, sample: Sample, how: Options, settings: Sequence[Setting]) -> dict[str, Any]:
+        """Say how a picture was painted."""
+        facts: dict[str, Any] = {"prompt": sample.prompt} if sample.prompt else {}
+        facts |= {"seed": sample.seed, "model": self.model, "steps": [one.steps for one in settings], "guidance": [one.guidance for one in settings]}
+        if sample.embed is None:
+            prior = self.prior_setting(how)
+            facts |= {"prior_seed": sample.prior_seed, "prior_steps": prior.steps, "prior_guidance": prior.guidance, "candidates": how.candidates}
+        return facts
+
+    def with_receipt(self, image: Image.Image, sample: Sample, facts: dict[str, Any]) -> Picture:
         """Encode one picture with its receipt."""
-        receipt = {"prompt": request.prompt, "seed": seed, "model": self.model, "steps": how.steps, "guidance": how.guidance}
-        return Picture(pictures.write_receipt(pictures.encode(sample), receipt), seed, sample.width, sample.height)
+        told = {key: ", ".join(f"{one:g}" for one in value) if isinstance(value, list) else value for key, value in facts.items()}
+        return Picture(pictures.write_receipt(pictures.encode(image), told), sample.seed, image.width, image.height)
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """Return the words of a prompt, in order and once, that a model with a short vocabulary never saw."""
@@ -180,107 +470,80 @@ class Painter:
         return tuple(dict.fromkeys(word for word in words if word not in self.known_words))
 
 
+class Counter:
+    """Counts the steps of all stages and batches, and reports each."""
+
+    def __init__(self, report: Report, total: int) -> None:
+        self._report = report
+        self._total = total
+        self._done = itertools.count(1)
+
+    def step(self, stage: str, done: int, x_0: Tensor) -> None:
+        """Report one step of a stage, and the pictures that it predicts, where it predicts any."""
+        self._report(Progress(stage, next(self._done), self._total, None if stage == "prior" else lambda: preview(x_0)))
+
+
+def samples_of(prompt: str, how: Options) -> list[Sample]:
+    """Return the samples of one prompt or picture, with their seeds."""
+    samples = []
+    for index in range(how.count * how.repeats):
+        seed = (how.seed + index) % SEED_LIMIT
+        prior_seed = (how.seed + index // how.repeats * how.repeats) % SEED_LIMIT
+        samples.append(Sample(prompt, seed, prior_seed if how.prior_seed is None else how.prior_seed))
+    return samples
+
+
+def checked(prompts: Sequence[str]) -> Sequence[str]:
+    """Make sure that there are prompts, and that each can be read.
+
+    Raises:
+        InvalidRequest: there is none, or one cannot.
+    """
+    if isinstance(prompts, str) or not prompts:
+        raise InvalidRequest("prompts", "be a list of at least one prompt")
+    for prompt in prompts:
+        check_prompt(prompt)
+    return prompts
+
+
+def several_pictures(images: Sequence[bytes]) -> list[Image.Image]:
+    """Open pictures.
+
+    Raises:
+        InvalidRequest: there is none, or one cannot be read.
+    """
+    if isinstance(images, (bytes, bytearray)) or not images:
+        raise InvalidRequest("images", "be a list of at least one picture")
+    return [uploads.open_picture(image) for image in images]
+
+
+def batches(samples: Sequence[Sample], most: int) -> list[Sequence[Sample]]:
+    """Cut samples into parts of at most `most`."""
+    return [samples[start : start + most] for start in range(0, len(samples), most)]
+
+
+def guidable(stage: Prior | UnetStage, setting: Setting) -> Setting:
+    """Turn guidance off for a network that never saw a missing condition: it has nothing to be guided away from."""
+    return setting if stage.can_be_guided else Setting(setting.steps, 1.0)
+
+
+def to_samples(images: Sequence[Image.Image]) -> Tensor:
+    """Turn pictures of one size into (B, 3, H, W) float in [-1, 1]."""
+    values = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    return torch.from_numpy(values).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_mask(mask: Image.Image) -> Tensor:
+    """Turn a mask into (1, 1, H, W) bool, True where it is white."""
+    return torch.from_numpy(np.array(mask) > 127)[None, None]
+
+
 def to_images(samples: Tensor) -> list[Image.Image]:
     """Turn (B, C, H, W) float in [-1, 1], or a little outside, into pictures of 8 bits."""
-    values = ((samples.clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    values = ((samples.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(np.ascontiguousarray(value)) for value in values]
 
 
 def preview(x_0: Tensor) -> bytes:
     """Show a predicted x_0 as a grid."""
     return pictures.grid([pictures.encode(sample) for sample in to_images(x_0)])
-
-
-def setting_or_default(steps: int | None, guidance: float | None) -> Setting:
-    """Fill in what a model config leaves open."""
-    return Setting(DEFAULT_STEPS if steps is None else steps, DEFAULT_GUIDANCE if guidance is None else guidance)
-
-
-def choose_device(name: str) -> torch.device:
-    """Find the device to paint on.
-
-    Raises:
-        Misconfigured: CUDA is asked for and there is none.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise Misconfigured("device is 'cuda', but torch sees no CUDA GPU. Set device = \"auto\" or install the driver.")
-    return torch.device(name)
-
-
-def load_clip(config: ModelConfig, folder: Path) -> OpenClip:
-    """Build CLIP and load its weights."""
-    clip_folder = folder / config.clip.model.removeprefix(LOCAL_CLIP)
-    clip = OpenClip.from_config(read_json(clip_folder / "open_clip_config.json"), clip_folder)
-    fill(clip.model, clip_folder / "open_clip_model.safetensors")
-    return clip
-
-
-def built(build: Callable[[dict[str, Any]], Module], part: str, file: File, folder: Path) -> Module:
-    """Build a network from one part of a train config of the library.
-
-    Raises:
-        Misconfigured: the file cannot be read, has no such part, or the library can make nothing of it.
-    """
-    path = folder / file.path
-    config = read_json(path)
-    if not isinstance(config, dict) or not isinstance(config.get(part), dict):
-        raise Misconfigured(f"{path} holds no '{part}' object. Point load_config_from to a train config of dalle2-pytorch.")
-    try:
-        return build(config[part])
-    except (TypeError, ValueError, KeyError, AssertionError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise Misconfigured(f"{path}: dalle2-pytorch can make no {part} of this: {reason:.200}") from None
-
-
-def load_prior(source: PriorSource, folder: Path) -> PriorStage:
-    """Build the prior and load its weights."""
-    prior = built(build_prior, "prior", source.load_config_from, folder)
-    fill(prior, folder / source.load_model_from.path)
-    return PriorStage.of(prior)
-
-
-def load_unets(config: ModelConfig, folder: Path) -> tuple[tuple[UnetStage, ...], tuple[Setting, ...]]:
-    """Build every unet of the cascade and load its weights, in the order of the cascade."""
-    found: dict[int, tuple[UnetStage, Setting]] = {}
-    for source in config.decoder.unet_sources:
-        decoder = built(build_decoder, "decoder", source.load_config_from, folder)
-        if max(source.unet_numbers) > len(decoder.unets):
-            raise Misconfigured(
-                f"{folder / source.load_config_from.path} describes {len(decoder.unets)} unets; unet_numbers asks for {source.unet_numbers}."
-            )
-        fill(decoder, folder / source.load_model_from.path)
-        found.update(stages_of(source, decoder))
-    ordered = [found[number] for number in sorted(found)]
-    return tuple(stage for stage, _ in ordered), tuple(setting for _, setting in ordered)
-
-
-def stages_of(source: UnetSource, decoder: Decoder) -> dict[int, tuple[UnetStage, Setting]]:
-    """Take the unets that a source stands for out of its decoder."""
-    nothing = [None] * len(source.unet_numbers)
-    settings = zip(source.unet_numbers, source.default_sample_timesteps or nothing, source.default_cond_scale or nothing, strict=True)
-    return {number: (UnetStage.of(decoder, number - 1), setting_or_default(steps, guidance)) for number, steps, guidance in settings}
-
-
-def check_widths(path: Path, clip: OpenClip, prior: PriorStage, unets: tuple[UnetStage, ...]) -> None:
-    """Make sure that the parts speak of embeddings of one width, and that sides grow.
-
-    Raises:
-        Misconfigured: they do not.
-    """
-    if prior.net.dim != clip.width:
-        raise Misconfigured(f"Model config {path}: the prior is {prior.net.dim} wide, CLIP {clip.width}. They must come from one training.")
-    sides = [stage.side for stage in unets]
-    if sides != sorted(set(sides)):
-        raise Misconfigured(f"Model config {path}: picture sizes of the unets must grow along the cascade; they are {sides}.")
-
-
-def read_vocabulary(file: File | None, folder: Path) -> tuple[str, ...]:
-    """Read the words that a small model knows, one per line."""
-    if file is None:
-        return ()
-    try:
-        return tuple((folder / file.path).read_text(encoding="utf-8").split())
-    except OSError as error:
-        raise Misconfigured(f"Vocabulary {folder / file.path} cannot be read: {error.strerror}.") from None

@@ -34,7 +34,7 @@ Draw = Callable[[], Tensor]
 """Draw fresh unit Gaussian noise, (B, ...)."""
 
 
-def noise_from_seeds(seeds: Sequence[int], shape: tuple[int, ...], device: torch.device, stream: int = 0) -> Draw:
+def noise_from_seeds(seeds: Sequence[int], shape: tuple[int, ...], device: torch.device, stream: int | Sequence[int] = 0) -> Draw:
     """Give every sample its own source of noise, so that a picture does not depend on what shares its batch.
 
     Drawn on the CPU, so that the kind of GPU does not matter. Equal seeds of different streams are independent.
@@ -42,9 +42,11 @@ def noise_from_seeds(seeds: Sequence[int], shape: tuple[int, ...], device: torch
     Shapes:
         seeds   B whole numbers below 2**32
         shape   of one sample, without B
+        stream  one whole number for all, or B
     """
+    streams = [stream] * len(seeds) if isinstance(stream, int) else stream
     # torch's CPU generator heeds the lower 32 bits of its seed only, so seed and stream are mixed into 32.
-    mixed = [int(np.random.SeedSequence([seed, stream]).generate_state(1)[0]) for seed in seeds]
+    mixed = [int(np.random.SeedSequence([seed, own]).generate_state(1)[0]) for seed, own in zip(seeds, streams, strict=True)]
     generators = [torch.Generator().manual_seed(seed) for seed in mixed]
 
     def draw() -> Tensor:
@@ -126,6 +128,36 @@ def ddim(eta: float) -> Rule:
     return rule
 
 
+@dataclass(frozen=True, slots=True)
+class Repaint:
+    """What a walk is to leave as it is.
+
+    Shapes:
+        picture  (B, C, H, W) float in [-1, 1]
+        keep     (B, 1, H, W) bool, True = kept
+
+    Source: Lugmayr et al. 2022, arXiv:2201.09865; the way back is that of dalle2-pytorch 1.15.6, `NoiseScheduler.q_sample_from_to`.
+    """
+
+    picture: Tensor
+    keep: Tensor
+
+    def noised(self, x_t: Tensor, step: Step, draw: Draw) -> Tensor:
+        """Put the picture, as noisy as x_t is, where it is kept."""
+        known = math.sqrt(step.alpha_bar) * self.picture + math.sqrt(1 - step.alpha_bar) * draw()
+        return torch.where(self.keep, known, x_t)
+
+    def back(self, x: Tensor, step: Step, draw: Draw) -> Tensor:
+        """Noise x from a step's target to its source again."""
+        alpha, sigma = math.sqrt(step.target), math.sqrt(1 - step.target)
+        alpha_before, sigma_before = math.sqrt(step.source), math.sqrt(1 - step.source)
+        return x * (alpha_before / alpha) + draw() * ((sigma_before * alpha - sigma * alpha_before) / alpha)
+
+    def clean(self, x: Tensor) -> Tensor:
+        """Put the picture itself where it is kept."""
+        return torch.where(self.keep, self.picture, x)
+
+
 def no_report(done: int, x_0: Tensor) -> None:
     """Ignore how far the walk is."""
 
@@ -139,12 +171,13 @@ def walk(
     *,
     predicts: Predicts,
     settle: Callable[[Tensor], Tensor] = lambda x_0: x_0,
+    repaint: Repaint | None = None,
     on_step: Callable[[int, Tensor], None] = no_report,
 ) -> Tensor:
     """Denoise `x` along `steps` and return the sample.
 
-    `settle` brings each predicted x_0 back to where data can be (clipping, thresholding, a norm); `on_step` is told the number of
-    steps done and the x_0 predicted by the latest, and stops the walk by raising.
+    `settle` brings each predicted x_0 back to where data can be (clipping, thresholding, a norm); `repaint` holds a part of the picture
+    fixed; `on_step` is told the number of steps done and the x_0 predicted by the latest, and stops the walk by raising.
 
     Shapes:
         x        (B, ...) float, unit Gaussian
@@ -152,11 +185,15 @@ def walk(
     """
     x_0: Tensor | None = None
     for done, step in enumerate(steps, start=1):
+        if repaint is not None:
+            x = repaint.noised(x, step, draw)
         prediction = denoise(x, step.time, x_0)
         x_0 = settle(split(prediction, x, step.alpha_bar, predicts))
         x = rule(x, x_0, prediction, step, draw)
+        if repaint is not None and step.again:
+            x = repaint.back(x, step, draw)
         on_step(done, x_0)
-    return x
+    return x if repaint is None else repaint.clean(x)
 
 
 def clip(x_0: Tensor) -> Tensor:

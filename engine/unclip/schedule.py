@@ -11,7 +11,7 @@ Everything here is float64: the products of a thousand factors are not to be rou
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -72,7 +72,8 @@ class Step:
     """One update of the sampler: the network is asked at `time`; the update goes from `source` to `target`.
 
     `alpha_bar`, `source` and `target` are signal variances. `source` equals `alpha_bar` but for the prior's DDIM, which the
-    library counts one time cleaner. `noisy` is false where the library adds no noise.
+    library counts one time cleaner. `noisy` is false where the library adds no noise; after a step that is to be taken `again`, the sample
+    goes back to where it came from.
     """
 
     time: int
@@ -80,6 +81,7 @@ class Step:
     source: float
     target: float
     noisy: bool
+    again: bool = False
 
 
 def every_time(curve: Tensor) -> list[Step]:
@@ -111,3 +113,11 @@ def spaced_times_of_prior(curve: Tensor, count: int) -> list[Step]:
         Step(now, values[now], shifted[now], shifted[after] if after >= 0 else 1.0, noisy=after > 0)
         for now, after in zip(times[:-1], times[1:], strict=True)
     ]
+
+
+def resampled(steps: list[Step], times: int) -> list[Step]:
+    """Take every step so many times, so that what is repainted and what is kept can agree; the last noiseless one does not go back.
+
+    Source: Lugmayr et al. 2022, arXiv:2201.09865, algorithm 1.
+    """
+    return [replace(step, again=step.noisy and turn < times) for step in steps for turn in range(1, times + 1)]

@@ -4,16 +4,20 @@ Tiny random networks from dalle2-pytorch 1.15.6, float32; tolerance 1e-4 absolut
 """
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import dalle2_pytorch.dalle2_pytorch as library
 import pytest
 import torch
+from dalle2_pytorch import Decoder, DiffusionPrior
+from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 from torch import Tensor
 
+from engine.unclip import load_decoder, load_prior
 from engine.unclip.clip import TextCondition
-from engine.unclip.networks import PriorStage, UnetStage, build_decoder, build_prior
-from engine.unclip.sampling import walk
+from engine.unclip.sampling import Repaint, walk
+from engine.unclip.schedule import resampled
 
 TOLERANCE = 1e-4
 BATCH, TIMES = 2, 25
@@ -75,6 +79,22 @@ def randomise(module: torch.nn.Module) -> None:
     module.eval()
 
 
+def random_prior(config: dict[str, Any], path: Path) -> DiffusionPrior:
+    """Make a prior of the library and write it as its trainer does."""
+    prior = DiffusionPriorConfig(**config).create()
+    randomise(prior)
+    torch.save({"model": prior.state_dict(), "version": "1.15.6", "config": {"prior": config}}, path)
+    return prior
+
+
+def random_decoder(config: dict[str, Any], path: Path) -> Decoder:
+    """Make a decoder of the library and write it as its trainer does."""
+    decoder = DecoderConfig(**config).create()
+    randomise(decoder)
+    torch.save({"model": decoder.state_dict(), "version": "1.15.6", "config": {"decoder": config}}, path)
+    return decoder
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -90,9 +110,10 @@ def randomise(module: torch.nn.Module) -> None:
     ids=str,
 )
 @pytest.mark.parametrize(("steps", "guidance"), WALKS)
-def test_the_prior_draws_what_the_library_draws(changes: dict[str, Any], steps: int, guidance: float, feed: Callable[[Noise], None]) -> None:
-    prior = build_prior({**PRIOR, **changes})
-    randomise(prior)
+def test_the_prior_draws_what_the_library_draws(
+    changes: dict[str, Any], steps: int, guidance: float, feed: Callable[[Noise], None], tmp_path: Path
+) -> None:
+    prior = random_prior({**PRIOR, **changes}, tmp_path / "prior.pth")
     encodings = torch.randn(BATCH, 8, 32)
     encodings[:, 5:] = 0
     text = TextCondition(torch.nn.functional.normalize(torch.randn(BATCH, 32), dim=-1), encodings)
@@ -100,7 +121,7 @@ def test_the_prior_draws_what_the_library_draws(changes: dict[str, Any], steps: 
     feed(Noise((BATCH, 32)))
     expected = prior.p_sample_loop((BATCH, 32), text_cond=condition, cond_scale=guidance, timesteps=steps)
 
-    stage, draw = PriorStage.of(prior), Noise((BATCH, 32))
+    stage, draw = load_prior(tmp_path / "prior.pth"), Noise((BATCH, 32))
     plan, rule = stage.plan(steps)
     with torch.no_grad():
         sample = walk(stage.denoiser(text, guidance), stage.start(draw()), plan, rule, draw, predicts=stage.predicts, settle=stage.settle)
@@ -128,10 +149,9 @@ def test_the_prior_draws_what_the_library_draws(changes: dict[str, Any], steps: 
 @pytest.mark.parametrize(("steps", "guidance"), WALKS)
 @pytest.mark.parametrize("number", [1, 2], ids=["base", "upsampler"])
 def test_the_unets_paint_what_the_library_paints(
-    changes: dict[str, Any], steps: int, guidance: float, number: int, feed: Callable[[Noise], None]
+    changes: dict[str, Any], steps: int, guidance: float, number: int, feed: Callable[[Noise], None], tmp_path: Path
 ) -> None:
-    decoder = build_decoder({**DECODER, **changes, "sample_timesteps": [steps, steps]})
-    randomise(decoder)
+    decoder = random_decoder({**DECODER, **changes, "sample_timesteps": [steps, steps]}, tmp_path / "decoder.pth")
     embed = torch.nn.functional.normalize(torch.randn(BATCH, 32), dim=-1)
     small = torch.rand(BATCH, 3, 8, 8)
     shape = (BATCH, 3, 8 * number, 8 * number)
@@ -146,10 +166,54 @@ def test_the_unets_paint_what_the_library_paints(
         stop_at_unet_number=number,
     )
 
-    stage, draw = UnetStage.of(decoder, number - 1), Noise(shape)
+    [stage], draw = load_decoder(tmp_path / "decoder.pth", unet_numbers=[number]).stages, Noise(shape)
     lowres = stage.enlarge(small * 2 - 1, draw) if number == 2 else {}
     plan, rule = stage.plan(steps)
     with torch.no_grad():
         sample = walk(stage.denoiser(embed, text, guidance, lowres), draw(), plan, rule, draw, predicts=stage.predicts, settle=stage.settle)
+    assert ((sample + 1) / 2 - expected).abs().max() < TOLERANCE
+    assert expected.std() > 0.05
+
+
+@pytest.mark.parametrize("changes", [{}, {"predict_v": True}, {"learned_variance": [True, True]}], ids=str)
+@pytest.mark.parametrize(("steps", "guidance"), [(TIMES, 1.0), (6, 2.5)])
+@pytest.mark.parametrize("number", [1, 2], ids=["base", "upsampler"])
+def test_the_unets_repaint_what_the_library_repaints(
+    changes: dict[str, Any], steps: int, guidance: float, number: int, feed: Callable[[Noise], None], tmp_path: Path
+) -> None:
+    # With eta = 0 the library draws noise that it multiplies by zero, and all later draws would differ.
+    decoder = random_decoder({**DECODER, **changes, "sample_timesteps": [steps, steps], "ddim_sampling_eta": 0.7}, tmp_path / "decoder.pth")
+    embed = torch.nn.functional.normalize(torch.randn(BATCH, 32), dim=-1)
+    small, picture = torch.rand(BATCH, 3, 8, 8), torch.rand(BATCH, 3, 16, 16)
+    side = 8 * number
+    keep = torch.rand(BATCH, 16, 16) > 0.5
+    feed(Noise((BATCH, 3, side, side)))
+    expected = decoder.sample(
+        image=small if number == 2 else None,
+        image_embed=embed,
+        cond_scale=guidance,
+        start_at_unet_number=number,
+        stop_at_unet_number=number,
+        inpaint_image=picture,
+        inpaint_mask=keep,
+        inpaint_resample_times=3,
+    )
+
+    [stage], draw = load_decoder(tmp_path / "decoder.pth", unet_numbers=[number]).stages, Noise((BATCH, 3, side, side))
+    lowres = stage.enlarge(small * 2 - 1, draw) if number == 2 else {}
+    plan, rule = stage.plan(steps)
+    step = 16 // side
+    repaint = Repaint(picture[..., ::step, ::step] * 2 - 1, keep[:, None, ::step, ::step])
+    with torch.no_grad():
+        sample = walk(
+            stage.denoiser(embed, None, guidance, lowres),
+            draw(),
+            resampled(plan, 3),
+            rule,
+            draw,
+            predicts=stage.predicts,
+            settle=stage.settle,
+            repaint=repaint,
+        )
     assert ((sample + 1) / 2 - expected).abs().max() < TOLERANCE
     assert expected.std() > 0.05

@@ -1,0 +1,39 @@
+"""The library's own modules, which train; what they learn is painted with by `engine.unclip`.
+
+Source: dalle2-pytorch 1.15.6.
+"""
+
+from typing import Any
+
+from dalle2_pytorch import Decoder, DiffusionPrior
+from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
+from torch import Tensor, nn
+
+DERIVED = ("noise_schedulers.", "noise_scheduler.", "lowres_conds.", "vaes.", "_dummy")
+"""Parts of the library's modules that follow from the config and need no weights."""
+
+
+def keep_times_exact(unet: nn.Module) -> None:
+    """Let a unet embed its times in float32 under autocast.
+
+    The library casts the times to the type of its first convolution's output; bfloat16 cannot tell 998 from 1000, and the fast
+    sinusoids of such times are noise.
+    """
+
+    def to_float(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output.float()
+
+    unet.get_submodule("init_conv").register_forward_hook(to_float)
+
+
+def build_prior(config: dict[str, Any]) -> DiffusionPrior:
+    """Build the untrained prior that the `prior` part of a train config describes."""
+    return DiffusionPriorConfig(**{**config, "clip": None}).create()
+
+
+def build_decoder(config: dict[str, Any]) -> Decoder:
+    """Build the untrained cascade that the `decoder` part of a train config describes."""
+    decoder = DecoderConfig(**{**config, "clip": None}).create()
+    for unet in decoder.unets:
+        keep_times_exact(unet)
+    return decoder

@@ -1,0 +1,59 @@
+"""Where weights live between two uses: on the device that computes, or on the host, from where they visit it one module at a time."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from engine.errors import Misconfigured
+
+WORKSPACE_BYTES = 3 * 2**30
+"""Left free beside resident weights: what a batch of nine pictures of LAION's sizes needs while it is painted, counted by
+`python -m tests.benchmarks.memory`, and a margin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lodging:
+    """A device, and whether weights stay on it."""
+
+    device: torch.device
+    is_resident: bool
+
+    @property
+    def home(self) -> torch.device:
+        """Where weights are loaded to."""
+        return self.device if self.is_resident else torch.device("cpu")
+
+    @contextlib.contextmanager
+    def visit(self, *modules: nn.Module) -> Iterator[None]:
+        """Have modules on the device for a while; only their copies leave it again, for weights do not change."""
+        if self.is_resident:
+            yield
+            return
+        parts = [part for module in modules for part in (*module.parameters(), *module.buffers())]
+        at_home = [part.data for part in parts]
+        try:
+            for part in parts:
+                part.data = part.data.to(self.device, copy=True, non_blocking=True)
+            yield
+        finally:
+            for part, data in zip(parts, at_home, strict=True):
+                part.data = data
+
+
+def choose_lodging(device: torch.device, weights_bytes: int, memory: str) -> Lodging:
+    """Decide where weights live: `memory` is "resident", "offload" or "auto", which lets them stay where they fit.
+
+    Raises:
+        Misconfigured: `memory` is something else.
+    """
+    if memory not in ("auto", "resident", "offload"):
+        raise Misconfigured(f"memory is '{memory}'; it must be auto, resident or offload.")
+    if memory != "auto":
+        return Lodging(device, memory == "resident")
+    if device.type != "cuda":
+        return Lodging(device, is_resident=True)
+    free, _ = torch.cuda.mem_get_info(device)
+    return Lodging(device, weights_bytes + WORKSPACE_BYTES <= free)
