@@ -4,7 +4,18 @@ import io
 from dataclasses import dataclass
 from enum import StrEnum
 
-from PIL import Image, ImageCms, ImageFilter, ImageOps
+from PIL import (  # noqa: F401  # Pillow opens formats only whose modules have been imported.
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageCms,
+    ImageFilter,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from engine.errors import InvalidRequest
 
@@ -12,7 +23,7 @@ LIMIT_BYTES = 25 * 2**20
 """Of a file: what Discord takes of members who pay nothing is less."""
 LIMIT_PIXELS = 40_000_000
 """Of a picture: 120 MB in memory. Cameras of phones stay below."""
-FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What Pillow may try. Others run programs, need fonts or have no use here."""
 SHORTEST_ASPECT = 0.97
 """A mask of another size may differ by rounding, not in shape."""
@@ -33,7 +44,7 @@ def open_picture(data: bytes) -> Image.Image:
         raise InvalidRequest("picture", "hold something; this file is empty")
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidRequest("picture", f"have at most {LIMIT_PIXELS / 1e6:.0f} megapixels; this one has far more") from None
     except Exception as error:
         # Pillow's readers of damaged files raise whatever the damage leads them to.
@@ -116,9 +127,7 @@ class Frame:
         boxed = mask.crop(self.box)
         if boxed.getbbox() is None:
             raise InvalidRequest("mask", "reach into the middle square of the picture, which is all that is repainted; or use framing fit or pad")
-        reducing = boxed.width >= self.side and boxed.height >= self.side
-        scaled = boxed.resize((self.side, self.side), Image.Resampling.BOX if reducing else Image.Resampling.NEAREST)
-        return scaled.point(lambda value: 255 if value else 0)
+        return boxed.resize((self.side, self.side), Image.Resampling.BOX).point(lambda value: 255 if value else 0)
 
     def undo(self, original: Image.Image, painted: Image.Image, mask: Image.Image) -> Image.Image:
         """Put a painted square back into the picture at its full size: where the mask is black, every pixel stays what it was.
