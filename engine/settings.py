@@ -22,8 +22,8 @@ class Settings(BaseModel):
 
     data: Path = Field(strict=False)
     model: Path = Field(strict=False)
-    device: Literal["auto", "cpu", "cuda"]
-    dtype: Literal["float32", "bfloat16"]
+    device: str = Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
     waiting: int = Field(ge=1)
     per_user: int = Field(ge=1)
     progress_every_s: float = Field(ge=1, allow_inf_nan=False)

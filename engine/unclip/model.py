@@ -158,7 +158,7 @@ def choose_device(name: str, configured: list[str] | str = "cuda:0") -> torch.de
     Raises:
         Misconfigured: CUDA is asked for and there is none, or no device has this name.
     """
-    first = configured if isinstance(configured, str) else next(iter(configured), "cuda:0")
+    first = configured if isinstance(configured, str) else next(iter(configured), "cpu")
     wanted = first if name == "auto" else name
     try:
         device = torch.device(wanted)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -42,9 +43,45 @@ def test_people_are_told_path_seed_seconds_and_words_that_mean_nothing(tmp_path:
     assert "never saw: dragon" in run.stdout and "It knows: apple" in run.stdout
 
 
+def test_every_operation_writes_what_it_made(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path), "--seed", "7", "--json"]
+    cat = json.loads(engine("dream", "a cat", "a dog", "--count", "1", "--steps", "3,2", "--repeats", "2", "--candidates", "2", *out).stdout)
+    assert [Path(path).name for path in cat["pictures"]] == [f"picturebook-{part}-{seed}.png" for part in (1, 2) for seed in (7, 8)]
+    assert [Path(path).name for path in cat["grids"]] == ["picturebook-1-7-grid.png", "picturebook-2-7-grid.png"]
+    picture = cat["pictures"][0]
+    mask = tmp_path / "mask.png"
+    Image.new("L", (64, 64)).save(mask)
+    with Image.open(mask) as half:
+        half.paste(255, (0, 0, 32, 64))
+        half.save(mask)
+
+    varied = json.loads(engine("variation", picture, picture, "--count", "2", "--steps", "2", *out).stdout)
+    assert len(varied["pictures"]) == 4
+    inpainted = json.loads(engine("inpaint", picture, "--mask", str(mask), "--prompt", "a dog", "--count", "1", "--steps", "2", *out).stdout)
+    with Image.open(inpainted["pictures"][0]) as after, Image.open(picture) as before:
+        assert after.crop((33, 0, 64, 64)).tobytes() == before.crop((33, 0, 64, 64)).tobytes()
+    with Image.open(json.loads(engine("upscale", picture, *out).stdout)["pictures"][0]) as large:
+        assert large.size == (64, 64)
+
+    embedded = json.loads(engine("embed", "a cat", "a dog", "--candidates", "3", "--cond-scale", "1.5", "--sample-timesteps", "8", *out).stdout)
+    text, image = (np.load(embedded["files"][key]) for key in ("text_embed", "image_embed"))
+    assert text.shape == image.shape == (2, 128) and text.dtype == image.dtype == np.float32
+    facts = json.loads(Path(embedded["files"]["json"]).read_text())
+    assert [one["prompt"] for one in facts] == ["a cat", "a dog"] and np.allclose(facts[1]["image_embed"], image[1])
+    assert facts[0]["tokens"][0] > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
+        (["dream", "a", "b" * 10_000], 2, "prompt must be at most 1000"),
+        (["dream", "a", "--candidates", "33"], 2, "candidates must be 1 to 32, not 33."),
+        (["dream", "a", "--guidance", "1,x"], 2, "argument --guidance"),
+        (["variation", "nowhere.png"], 2, "nowhere.png: No such file"),
+        (["variation", "README.md", "--steps", "1"], 2, "cannot be read"),
+        (["inpaint", "README.md"], 2, "--prompt"),
+        (["dream", "a", "--device", "cuda:9"], 1, "no such GPU"),
+        (["dream", "a", "--config", "configs/laion-upsampler.json", "--memory", "sometimes"], 2, "--memory"),
         (["dream", ""], 2, "prompt must"),
         (["dream", "a", "--count", "10"], 2, "count must be 1 to 9, not 10."),
         (["dream", "a", "--seed", "-1"], 2, "seed must"),
