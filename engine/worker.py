@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from engine.errors import Broken, Cancelled, EngineError
+from engine.errors import Broken, Cancelled, EngineError, Misconfigured
 from engine.history import History
 from engine.jobs import Job, Painter, Painting, Progress
 from engine.queue import Queue
@@ -74,7 +74,10 @@ class Worker:
                 await self._note_last(job, painted)
             raise
         except EngineError as error:
-            log.info("job %d: %s", job.id, type(error).__name__)
+            if isinstance(error, Misconfigured):
+                log.error("job %d: %s", job.id, error)
+            else:
+                log.info("job %d: %s", job.id, type(error).__name__)
             await self._fail(job, error)
         except Exception:
             reference = f"{job.id}-{secrets.token_hex(2)}"

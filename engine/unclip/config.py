@@ -6,7 +6,7 @@ words that a small model knows, one per line, and the model name `local-dir:FOLD
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +15,9 @@ from engine.files import File
 
 LOCAL_CLIP = "local-dir:"
 """Before a name of open_clip's: a folder in its format."""
+Steps = Annotated[int, Field(ge=1, le=10_000)]
+"""Of a stage; as many as it was trained with are DDPM, fewer DDIM."""
+Guidance = Annotated[float, Field(ge=0, le=100)]
 
 
 class Strict(BaseModel):
@@ -27,8 +30,8 @@ class UnetSource(Strict):
     """One checkpoint and which unets of the cascade, counted from 1, it holds; its train config is needed where the file carries none."""
 
     unet_numbers: list[int] = Field(min_length=1)
-    default_sample_timesteps: list[int] | None = None
-    default_cond_scale: list[float] | None = None
+    default_sample_timesteps: list[Steps] | None = None
+    default_cond_scale: list[Guidance] | None = None
     load_model_from: File
     load_config_from: File | None = None
 
@@ -58,8 +61,8 @@ class DecoderSources(Strict):
 class PriorSource(Strict):
     """The diffusion prior; its train config is needed where the file carries none."""
 
-    default_sample_timesteps: int | None = None
-    default_cond_scale: float | None = None
+    default_sample_timesteps: Annotated[Steps, Field(ge=2)] | None = None
+    default_cond_scale: Guidance | None = None
     load_model_from: File
     load_config_from: File | None = None
 

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from engine import pictures, uploads
-from engine.errors import InvalidRequest
+from engine.errors import InvalidRequest, Misconfigured
 from engine.jobs import SEED_LIMIT, Painting, Picture, Progress, Request, check_prompt
-from engine.options import Keywords, Options
+from engine.options import Keywords, Options, several
 from engine.unclip.clip import TextCondition
 from engine.unclip.model import Model, Setting
 from engine.unclip.sampling import Repaint, noise_from_seeds, walk
@@ -145,6 +145,7 @@ class Painter:
 
         Raises:
             Cancelled: `report` raised it, between two steps.
+            Misconfigured: what comes out is no picture in the number format that was chosen.
         """
         started = time.perf_counter()
         painted = self.dream([request.prompt], report, count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
@@ -331,7 +332,15 @@ class Painter:
         )
 
     def settings(self, how: Options) -> tuple[Setting, ...]:
-        """Say how each unet is walked."""
+        """Say how each unet is walked.
+
+        Raises:
+            InvalidRequest: more unets are spoken of than there are.
+        """
+        unets = len(self.parts.stages)
+        for name, values in (("steps", several(how.steps)), ("guidance", several(how.guidance))):
+            if len(values) > unets:
+                raise InvalidRequest(name, f"name at most {unets} values, one for each unet of {self.model}, not {len(values)}")
         settings = []
         for number, (stage, own) in enumerate(zip(self.parts.stages, self.parts.settings, strict=True), start=1):
             steps, guidance = how.of_unet(number)
@@ -445,7 +454,7 @@ class Painter:
         assert samples is not None
         if not torch.isfinite(samples).all():
             # Half precision overflows where a network was trained for the full one.
-            raise ArithmeticError(f"model {self.model} painted values that are no numbers; try dtype float32 or bfloat16")
+            raise Misconfigured(f"Model {self.model} paints values that are no numbers in this dtype. Set float32, or bfloat16 instead of float16.")
         return samples
 
     def facts(self, sample: Sample, how: Options, settings: Sequence[Setting]) -> dict[str, Any]:

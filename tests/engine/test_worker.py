@@ -230,6 +230,16 @@ async def test_a_painter_that_cannot_be_loaded_ends_the_worker(queue: Queue, his
         await Worker(queue, history, load).run()
 
 
+async def test_what_only_the_operator_can_mend_is_in_the_log(
+    queue: Queue, history: History, painter: ScriptedPainter, caplog: pytest.LogCaptureFixture
+) -> None:
+    painter.failures = [Misconfigured("Set another dtype.")]
+    async with working(Worker(queue, history, lambda: painter)):
+        job = await ask(queue)
+        await until(job, State.FAILED)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == ["job 1: Set another dtype."]
+
+
 async def test_jobs_asked_before_the_painter_is_loaded_wait_for_it(queue: Queue, history: History, painter: ScriptedPainter) -> None:
     job = await ask(queue)
     worker = Worker(queue, history, lambda: painter)

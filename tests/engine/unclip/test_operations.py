@@ -194,6 +194,7 @@ def asked(painter: Painter, cat: Painted) -> dict[str, Callable[[], object]]:
         "repeats must be": lambda: painter.dream([CAT], repeats=0),
         "candidates must be 1 to 32": lambda: painter.dream([CAT], candidates=33),
         "steps must be": lambda: painter.dream([CAT], steps=[3, 0]),
+        "steps must name at most 2": lambda: painter.dream([CAT], steps=[3, 3, 3]),
         "guidance must be": lambda: painter.dream([CAT], guidance=float("nan")),
         "prior_steps must be": lambda: painter.dream([CAT], prior_steps=1),
         "seed must be": lambda: painter.dream([CAT], seed=2**32),
@@ -212,7 +213,7 @@ def asked(painter: Painter, cat: Painted) -> dict[str, Callable[[], object]]:
 @pytest.mark.parametrize(
     "says",
     [
-        *("count must be", "repeats must be", "candidates must be 1 to 32", "steps must be", "guidance must be", "prior_steps must be"),
+        *("count must be", "repeats must be", "candidates must be 1 to 32", "steps must be", "steps must name at most 2", "guidance must be", "prior_steps must be"),
         *("seed must be", "prompts must be a list", "prompt must be at most", "prompt must hold at least", "images must be a list"),
         *("cannot be read", "is damaged", "keeps everything", "keeps nothing", "no transparent part"),
     ],

@@ -197,6 +197,16 @@ def test_weights_that_are_no_numbers_are_refused(model: Path) -> None:
     assert "learned_query holds values that are no numbers" in refusal(model)
 
 
+def test_values_that_outgrow_a_number_format_are_told_not_shown(model: Path) -> None:
+    path = model.parent / "decoder.safetensors"
+    weights = load_file(path)
+    weights["unets.1.to_out.weight"] = weights["unets.1.to_out.weight"].float() * 1e7
+    save_file(weights, path)
+    assert Painter.from_config(model, dtype="bfloat16").dream(["a cat"], count=1, seed=1, steps=[1, 1], prior_steps=2)
+    with pytest.raises(Misconfigured, match="no numbers in this dtype. Set float32, or bfloat16 instead of float16"):
+        Painter.from_config(model, dtype="float16").dream(["a cat"], count=1, seed=1, steps=[1, 1], prior_steps=2)
+
+
 def test_a_pickle_in_place_of_weights_runs_no_code(model: Path, tmp_path: Path) -> None:
     class Trap:
         def __reduce__(self) -> tuple[object, ...]:
