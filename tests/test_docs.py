@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pytest
 
 from cogs import EXTENSIONS
 from cogs._client import Reverie
+from engine.__main__ import arguments
 from engine.history import History
 from engine.queue import Limits, Queue
 from engine.settings import Settings
+from engine.unclip.painter import Painted
 from engine.worker import Worker
 
 ROOT = Path(__file__).parents[1]
@@ -37,9 +40,9 @@ async def commands(history: History) -> list[discord.app_commands.Command]:
     return list(bot.tree.get_commands())
 
 
-def rows(heading: str) -> dict[str, str]:
+def rows(heading: str, level: str = "###") -> dict[str, str]:
     """Return the table below a heading of the README: first column (in backticks) → the rest of the row."""
-    section = README.split(f"### {heading}\n", 1)[1].split("\n#", 1)[0]
+    section = README.split(f"\n{level} {heading}\n", 1)[1].split("\n#", 1)[0]
     return dict(re.findall(r"^\| `/?([\w ]+)` \| (.*) \|$", section, re.MULTILINE))
 
 
@@ -72,6 +75,20 @@ def test_every_file_and_link_in_the_readme_exists() -> None:
         assert target.startswith("http") or (ROOT / target).exists(), target
     for path in re.findall(r"`((?:engine|cogs|configs|loopback|tests)/[\w/.]*|bot\.py)`", README):
         assert (ROOT / path).exists(), path
+
+
+def test_every_command_line_of_the_readme_is_understood() -> None:
+    lines = re.findall(r"^\.venv/bin/python -m engine (.*)$", README, re.MULTILINE)
+    assert {arguments(shlex.split(line)).command for line in lines} == set(rows("Without Discord", level="##"))
+
+
+def test_the_python_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [example] = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, list[Painted]] = {}
+    exec(compile(example, "README.md", "exec"), made)
+    assert (tmp_path / "fox.png").exists() and len(made["others"]) == 4
 
 
 def test_every_make_target_of_the_readme_exists() -> None:

@@ -5,7 +5,7 @@
     python -m engine.training base
     python -m engine.training upsampler    # needs no CLIP, may run beside the first
     python -m engine.training export       # writes configs/picturebook/*.safetensors in float16
-    python -m engine.training gallery      # paints every object once, seed 0, for the README
+    python -m engine.training gallery      # paints the sheets of the README
 
 Checkpoints lie in runs/; a stopped command goes on where it was.
 """
@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from engine.jobs import Request
+from engine.pictures import encode
 from engine.training.library import DERIVED, build_decoder, build_prior
 from engine.training.loop import fit
 from engine.training.world import BACKGROUNDS, OBJECTS, SIDE, Pages, caption, words
@@ -39,7 +40,7 @@ MODEL = Path(__file__).parents[2] / "configs" / "picturebook"
 RUNS = Path("runs")
 PAGES = 24_000
 STEPS = {"clip": 1_500, "prior": 3_000, "base": 4_000, "upsampler": 4_000}
-GALLERY_COLUMNS, GALLERY_TILE = 8, 96
+GALLERY_COLUMNS, GALLERY_TILE, GALLERY_GAP = 8, 96, 4
 NONSENSE_SHARE = 0.25
 """Share of captions with words that mean nothing, so that words never seen disturb little."""
 
@@ -193,15 +194,32 @@ def export() -> None:
 
 
 def gallery() -> None:
-    """Paint every object on one background after the other, the first picture of each, none chosen."""
+    """Paint every object on one background after the other, the first picture of each, none chosen; and one sheet of the other operations."""
     painter = Painter.from_config(MODEL / "picturebook.json")
     prompts = [f"{name} on a {list(BACKGROUNDS)[index % len(BACKGROUNDS)]} background" for index, name in enumerate(OBJECTS)]
     painted = [painter.paint(Request(prompt, seed=0, count=1), lambda progress: None).pictures[0] for prompt in prompts]
-    sheet = Image.new("RGB", (GALLERY_COLUMNS * GALLERY_TILE, -(-len(painted) // GALLERY_COLUMNS) * GALLERY_TILE))
-    for index, picture in enumerate(painted):
-        tile = Image.open(io.BytesIO(picture.png)).resize((GALLERY_TILE, GALLERY_TILE), Image.Resampling.BICUBIC)
-        sheet.paste(tile, (index % GALLERY_COLUMNS * GALLERY_TILE, index // GALLERY_COLUMNS * GALLERY_TILE))
-    sheet.save(MODEL / "gallery.png", optimize=True)
+    contact_sheet([Image.open(io.BytesIO(picture.png)) for picture in painted], GALLERY_COLUMNS).save(MODEL / "gallery.png", optimize=True)
+
+    [cat] = painter.dream(["a cat on a red background"], count=1, seed=7)
+    variations = painter.variation([cat.picture.png], count=3, seed=7)
+    side = cat.image.width
+    mask = Image.new("L", (side, side))
+    mask.paste(255, (side // 5, side // 5, side - 1, side - 1))
+    repainted = [
+        painter.inpaint(cat.picture.png, encode(mask), f"{name} on a red background", count=1, seed=7)[0] for name in ("a dog", "an apple", "a fox")
+    ]
+    seen = Image.composite(Image.new("RGB", mask.size, "white"), cat.image, mask)
+    images = [one.image for one in (cat, *variations)] + [seen] + [one.image for one in repainted]
+    contact_sheet(images, columns=4).save(MODEL / "operations.png", optimize=True)
+
+
+def contact_sheet(images: list[Image.Image], columns: int) -> Image.Image:
+    """Lay pictures out in rows of equal tiles, with gaps between them."""
+    pitch = GALLERY_TILE + GALLERY_GAP
+    sheet = Image.new("RGB", (columns * pitch - GALLERY_GAP, -(-len(images) // columns) * pitch - GALLERY_GAP), "white")
+    for index, image in enumerate(images):
+        sheet.paste(image.resize((GALLERY_TILE, GALLERY_TILE), Image.Resampling.BICUBIC), (index % columns * pitch, index // columns * pitch))
+    return sheet
 
 
 COMMANDS: dict[str, Callable[[], None]] = {

@@ -86,7 +86,7 @@ def changed(path: tuple[str | int, ...], value: object) -> dict[str, Any]:
         (("clip",), None, "a prior needs the clip"),
         (("prior", "default_sample_timesteps"), 1, "prior.default_sample_timesteps: Input should be greater than or equal to 2 (got 1)"),
         (("prior", "default_cond_scale"), -1.0, "prior.default_cond_scale: Input should be greater than or equal to 0 (got -1.0)"),
-        (("decoder", "unet_sources", 0, "default_sample_timesteps"), [20, 0], "default_sample_timesteps.1: Input should be greater than or equal to 1"),
+        (("decoder", "unet_sources", 0, "default_sample_timesteps"), [20, 0], "timesteps.1: Input should be greater than or equal to 1"),
         (("devices",), 3, "devices"),
         (("strict_loading",), "maybe", "strict_loading"),
     ],
