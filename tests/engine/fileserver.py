@@ -69,12 +69,18 @@ def serving(shelf: Shelf) -> Iterator[str]:
         def log_message(self, *ignored: object) -> None:
             """Say nothing."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    with listening(Handler) as shelf.address:
+        yield shelf.address
+
+
+@contextlib.contextmanager
+def listening(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer requests on any free port of this machine and give the address."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
-    shelf.address = f"http://127.0.0.1:{server.server_port}"
     try:
-        yield shelf.address
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         thread.join()

@@ -3,10 +3,9 @@
 import contextlib
 import hashlib
 import http.server
-import threading
 from collections.abc import Iterator
 
-from tests.engine.fileserver import Shelf
+from tests.engine.fileserver import Shelf, listening
 
 COMMIT = "0" * 39 + "1"
 
@@ -47,13 +46,5 @@ def serving_hub(shelf: Shelf) -> Iterator[str]:
         def log_message(self, *ignored: object) -> None:
             """Say nothing."""
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    shelf.address = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with listening(Handler) as shelf.address:
         yield shelf.address
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
