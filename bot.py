@@ -82,7 +82,7 @@ async def run(settings: Settings, local: bool) -> None:
         stack.push_async_callback(history.close)
         endpoint = await stack.enter_async_context(this_machine(settings)) if local else None
         token = LOCAL_TOKEN if settings.token is None or local else settings.token.get_secret_value()
-        queue = Queue(history, Limits(settings.waiting, settings.per_user))
+        queue = Queue(history, Limits(settings.waiting, settings.per_user, settings.per_server))
         worker = Worker(queue, history, lambda: load_painter(settings), settings.progress_every_s)
         bot = await stack.enter_async_context(Reverie(queue, history, worker, settings.progress_every_s, endpoint))
         await first_of(bot.start(token), worker.run(), told_to_stop())

@@ -1,3 +1,3 @@
 """What people can do in Discord: one module per feature; a leading underscore marks a part that features share."""
 
-EXTENSIONS = ("cogs.dream",)
+EXTENSIONS = ("cogs.dream", "cogs.variations", "cogs.inpaint", "cogs.card", "cogs.replies", "cogs.queue")

@@ -9,16 +9,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import discord
 
-from cogs._replies import Undeliverable
+from cogs._replies import FAILURES, Undeliverable
 from engine.jobs import Job
 
 log = logging.getLogger(__name__)
 
-FAILURES = (discord.HTTPException, aiohttp.ClientError, OSError)
-"""How a request to Discord fails: it is refused, or it does not come through."""
 UNKNOWN_MESSAGE = 10008
 TOO_LARGE = 40005
 CLOSED = (401, 403, 404)
@@ -50,14 +47,17 @@ class Upload:
 class Post:
     """A message to the person who asked: a result with its picture, or a text."""
 
-    text: str = ""
+    text: str
     embed: discord.Embed | None = None
     upload: Upload | None = None
+    buttons: Callable[[], discord.ui.View] | None = None
 
     def content(self, user_id: int) -> dict[str, Any]:
         """Return it in discord.py's words. It pings that person and nobody else, and unfolds no link of a prompt."""
         pings = discord.AllowedMentions(everyone=False, roles=False, users=[discord.Object(user_id)], replied_user=False)
-        content: dict[str, Any] = {"content": f"<@{user_id}> {self.text}".rstrip(), "allowed_mentions": pings}
+        content: dict[str, Any] = {"content": self.text, "allowed_mentions": pings}
+        if self.buttons is not None:
+            content |= {"view": self.buttons()}
         if self.upload is not None:
             return content | {"embed": self.embed, "file": self.upload.file()}
         return content | {"suppress_embeds": True}
@@ -104,8 +104,10 @@ class Address:
                 return message.id
         return None
 
-    async def edit(self, text: str, uploads: Sequence[Upload] | None = None) -> bool:
+    async def edit(self, text: str, uploads: Sequence[Upload] | None = None, *, ended: bool = False) -> bool:
         """Change the progress message and, unless None, its files; tell whether there still is one that can be changed.
+
+        A job that has `ended` cannot be cancelled any longer.
 
         Raises:
             discord.HTTPException, aiohttp.ClientError, OSError: Discord is not there; see `passing`.
@@ -114,7 +116,7 @@ class Address:
             return False
 
         def changes() -> dict[str, Any]:
-            told = {"content": text, "allowed_mentions": NOBODY}
+            told = {"content": text, "allowed_mentions": NOBODY} | ({"view": None} if ended else {})
             return told if uploads is None else told | {"attachments": [upload.file() for upload in uploads]}
 
         webhook = self._webhook()
@@ -128,6 +130,8 @@ class Address:
                 if refusal.status != 401 and passing(refusal):
                     raise
                 self._token = None
+        if self._job.origin.is_foreign:
+            return False
         try:
             await self._channel().get_partial_message(self._job.message_id).edit(**changes())
         except discord.HTTPException as refusal:
@@ -151,6 +155,8 @@ class Address:
             if webhook is not None:
                 await webhook.delete_message(self._job.message_id)
                 return
+        if self._job.origin.is_foreign:
+            return
         with suppress(*FAILURES):
             await self._channel().get_partial_message(self._job.message_id).delete()
 
@@ -179,10 +185,11 @@ class Address:
             else:
                 if message_id is not None:
                     return message_id
-        raise refused or Undeliverable()
+        raise refused or Undeliverable(self._job.id)
 
-    async def _post_to_channel(self, post: Post, look_first: bool) -> int:
-        return await self._post_in(self._channel(), post, look_first)
+    async def _post_to_channel(self, post: Post, look_first: bool) -> int | None:
+        """Post where it was asked for; None in a place that the bot itself is not in."""
+        return None if self._job.origin.is_foreign else await self._post_in(self._channel(), post, look_first)
 
     async def _post_to_person(self, post: Post, look_first: bool) -> int:
         return await self._post_in(await self._bot.create_dm(discord.Object(self._job.origin.user_id)), post, look_first)
@@ -191,8 +198,15 @@ class Address:
         if look_first and post.upload and (found := await self._posted_before(place)):
             return found
         # Within some minutes Discord posts a nonce once only, should an answer have been lost on its way.
-        message = await place.send(**post.content(self._job.origin.user_id), nonce=f"reverie-{self._job.id}")
+        message = await place.send(**post.content(self._job.origin.user_id), **self._reference(place), nonce=f"reverie-{self._job.id}")
         return message.id
+
+    def _reference(self, place: Place) -> dict[str, Any]:
+        """Let a job that was asked for by a message be answered as a reply to it, where it still stands."""
+        origin = self._job.origin
+        if origin.asked_in is None or origin.token is not None or place.id != origin.channel_id:
+            return {}
+        return {"reference": discord.MessageReference(message_id=origin.asked_in, channel_id=origin.channel_id, fail_if_not_exists=False)}
 
     async def _post_by_token(self, post: Post, look_first: bool) -> int | None:
         """Answer the interaction once more; None where its token is dead."""

@@ -1,19 +1,106 @@
-"""How progress and results look: texts and embeds, each within Discord's limits whatever the prompt."""
+"""How progress and results look: texts, embeds and buttons, each within Discord's limits whatever the prompt."""
 
+import re
 from collections.abc import Sequence
+from enum import StrEnum
 
 import discord
 
-from engine.jobs import Job, Painting, State
+from cogs._language import Language
+from engine.jobs import Job, Kind, Origin, Painting, Request, State
 
 PROMPT_SHOWN = 300
 """Characters of a prompt in a progress message."""
+CONTENT_LIMIT = 2000
 EMBED_TEXT_LIMIT = 4096
 FIELD_LIMIT = 1024
 ALT_TEXT_LIMIT = 1024
-WORDS_LEFT_OUT = " … (`/words` lists all)"
+WORDS_LEFT_OUT = " … (`/words`)"
 BAR_WIDTH = 16
+BUTTONS_IN_A_ROW = 5
 COLOUR = discord.Colour(0x7C5CFC)
+LONG_S = 60.0
+"""Whoever waited longer may be doing something else by now."""
+
+
+Button = discord.ui.Button[discord.ui.View]
+
+
+class Act(StrEnum):
+    """What a button does. These names are in messages that were posted long ago: they stay."""
+
+    ENLARGE = "u"
+    VARY = "v"
+    AGAIN = "again"
+    EDIT = "edit"
+    INFO = "info"
+    DELETE = "delete"
+    CANCEL = "cancel"
+    CONFIRM = "confirm"
+    DISCARD = "discard"
+
+
+OF_DRAFTS = (Act.CONFIRM, Act.DISCARD)
+"""The number of these is a draft's, not a job's."""
+BUTTON_ID = re.compile(rf"reverie:(?P<act>{'|'.join(Act)}):(?P<number>\d{{1,18}}):(?P<index>\d)")
+"""What a button does, to which job or draft, and to which of its pictures."""
+
+
+def button_of(item: object) -> re.Match[str] | None:
+    """Read what a component of a message of ours does, None where it is none of our buttons."""
+    return BUTTON_ID.fullmatch(getattr(item, "custom_id", None) or "")
+
+
+def button_id(act: Act, number: int, index: int = 0) -> str:
+    """Name a button so that it is understood for ever."""
+    return f"reverie:{act}:{number}:{index}"
+
+
+def button(act: Act, label: str, number: int, index: int = 0, style: discord.ButtonStyle = discord.ButtonStyle.secondary) -> Button:
+    """Return a button with a text on it; what it does is in its id, so that nothing needs to be kept in memory."""
+    return discord.ui.Button(style=style, label=label, custom_id=button_id(act, number, index))
+
+
+def buttons(*rows: Sequence[Button]) -> discord.ui.View:
+    """Lay buttons out in rows, of five at most."""
+    view = discord.ui.View(timeout=None)
+    row = 0
+    for wanted in rows:
+        for place, item in enumerate(wanted):
+            item.row = row + place // BUTTONS_IN_A_ROW
+            view.add_item(item)
+        row += -(-len(wanted) // BUTTONS_IN_A_ROW)
+    # discord.py would keep every view that it sends, for ever; a stopped one it forgets.
+    view.stop()
+    return view
+
+
+def card_buttons(job: Job, kinds: frozenset[Kind], say: Language) -> discord.ui.View:
+    """Return what can be done with a grid."""
+    count = range(job.request.count)
+    last = [button(Act.INFO, say("Info"), job.id), button(Act.DELETE, say("Delete"), job.id, style=discord.ButtonStyle.danger)]
+    if Kind.DREAM in kinds:
+        last.insert(0, button(Act.EDIT, say("Edit prompt"), job.id))
+    if job.request.kind in kinds:
+        last.insert(0, button(Act.AGAIN, say("Reroll"), job.id))
+    enlarge = [button(Act.ENLARGE, f"U{index + 1}", job.id, index) for index in count]
+    return buttons(enlarge, variation_buttons(job, kinds), last)
+
+
+def variation_buttons(job: Job, kinds: frozenset[Kind]) -> list[Button]:
+    """Return a button for variations of each picture, none where the model makes none."""
+    primary = discord.ButtonStyle.primary
+    return [button(Act.VARY, f"V{index + 1}", job.id, index, primary) for index in range(job.request.count)] if Kind.VARIATION in kinds else []
+
+
+def single_buttons(job: Job, index: int, kinds: frozenset[Kind], say: Language) -> discord.ui.View:
+    """Return what can be done with one picture of a grid."""
+    return buttons([*variation_buttons(job, kinds)[index : index + 1], button(Act.INFO, say("Info"), job.id, index)])
+
+
+def cancel_button(job: Job, say: Language) -> discord.ui.View:
+    """Return what can be done with a job that is on its way."""
+    return buttons([button(Act.CANCEL, say("Cancel"), job.id)])
 
 
 def shorten(text: str, limit: int) -> str:
@@ -29,39 +116,91 @@ def quote(prompt: str, limit: int) -> str:
     return escaped if len(escaped) <= limit else escaped[: limit - 1].rstrip("\\") + "…"
 
 
-def progress(job: Job, position: int, done_at: int | None) -> str:
+def title(request: Request, say: Language, limit: int = PROMPT_SHOWN) -> str:
+    """Say what was asked for."""
+    prompt = quote(request.prompt, limit - 50)
+    match request.kind:
+        case Kind.DREAM:
+            return prompt
+        case Kind.INPAINT:
+            return say("Repainted: {prompt}", prompt=prompt)
+        case Kind.VARIATION:
+            return say("Variations: {prompt}", prompt=prompt) if prompt else say("Variations of a picture")
+
+
+def progress(job: Job, position: int, done_at: int | None, say: Language) -> str:
     """Say how far a job is. `done_at` is when it should be done, in Unix seconds, where that is known."""
-    when = f", done <t:{done_at}:R>" if done_at else ""
-    if job.state is State.WAITING:
-        place = "next" if position == 1 else f"number {position} in the queue"
-        return f"**{quote(job.request.prompt, PROMPT_SHOWN)}**\nYou are {place}{when}."
-    if job.progress is None:
-        return f"**{quote(job.request.prompt, PROMPT_SHOWN)}**\nPainting{when} …"
-    done, total = job.progress.done, job.progress.total
-    filled = round(BAR_WIDTH * done / total)
-    bar = "█" * filled + "░" * (BAR_WIDTH - filled)
-    return f"**{quote(job.request.prompt, PROMPT_SHOWN)}**\n`{bar}` {100 * done // total}% · {job.progress.stage}{when}"
+    when = say(", done {when}", when=f"<t:{done_at}:R>") if done_at else ""
+    if job.state is State.WAITING and position == 1:
+        line = say("You are next{when}.", when=when)
+    elif job.state is State.WAITING:
+        line = say("You are number {place} in the queue{when}.", place=position, when=when)
+    elif job.progress is None:
+        line = say("Painting{when} …", when=when)
+    else:
+        done, total = job.progress.done, job.progress.total
+        filled = round(BAR_WIDTH * done / total)
+        line = f"`{'█' * filled}{'░' * (BAR_WIDTH - filled)}` {100 * done // total}% · {job.progress.stage}{when}"
+    return f"**{title(job.request, say)}**\n{line}"
 
 
-def ending(job: Job, text: str) -> str:
+def ending(job: Job, text: str, say: Language) -> str:
     """Say how a job ended that has no result."""
-    return f"**{quote(job.request.prompt, PROMPT_SHOWN)}**\n{text}"
+    return f"**{title(job.request, say)}**\n{text}"
 
 
-def result(job: Job, painting: Painting, known_words: Sequence[str] = ()) -> discord.Embed:
+def headline(job: Job, waited_s: float, say: Language) -> str:
+    """Say to whom a result belongs, and where it was asked for; who waited long hears how long."""
+    parts = [f"<@{job.origin.user_id}>"]
+    if waited_s > LONG_S:
+        parts.append(say("done after {minutes} min", minutes=round(waited_s / 60)))
+    if job.origin.asked_in is not None:
+        here = say("asked here")
+        parts.append(f"[{here}]({jump_link(job.origin, job.origin.asked_in)})")
+    return " · ".join(parts)
+
+
+def jump_link(origin: Origin, message_id: int) -> str:
+    """Return the address of a message in the place where a job was asked for."""
+    return f"https://discord.com/channels/{origin.guild_id or '@me'}/{origin.channel_id}/{message_id}"
+
+
+def result(job: Job, painting: Painting, known_words: Sequence[str], say: Language) -> discord.Embed:
     """Describe what was painted and how to paint it again; where the model did not know a word, say which ones it knows."""
-    embed = discord.Embed(description=quote(job.request.prompt, EMBED_TEXT_LIMIT), colour=COLOUR)
-    embed.add_field(name="Seed", value=str(job.request.seed))
-    embed.add_field(name="Model", value=shorten(painting.model, FIELD_LIMIT))
-    embed.add_field(name="Steps", value=str(painting.steps))
-    embed.add_field(name="Guidance", value=f"{painting.guidance:g}")
-    embed.add_field(name="Seconds", value=f"{painting.seconds:.1f}")
+    embed = discord.Embed(description=title(job.request, say, EMBED_TEXT_LIMIT), colour=COLOUR)
+    embed.add_field(name=say("Seed"), value=str(job.request.seed))
+    embed.add_field(name=say("Model"), value=shorten(painting.model, FIELD_LIMIT))
+    embed.add_field(name=say("Steps"), value=str(painting.steps))
+    embed.add_field(name=say("Guidance"), value=f"{painting.guidance:g}")
+    embed.add_field(name=say("Seconds"), value=f"{painting.seconds:.1f}")
+    embed.add_field(name=say("Number"), value=f"#{job.id}")
     if painting.unknown_words:
         unknown = shorten(", ".join(quote(word, 50) for word in painting.unknown_words), FIELD_LIMIT)
-        embed.add_field(name="Words I was never shown", value=unknown, inline=False)
+        embed.add_field(name=say("Words I was never shown"), value=unknown, inline=False)
         if known_words:
-            embed.add_field(name="Words I know", value=listed(known_words, FIELD_LIMIT), inline=False)
+            embed.add_field(name=say("Words I know"), value=listed(known_words, FIELD_LIMIT), inline=False)
     return embed
+
+
+def info(job: Job, painting: Painting, index: int | None, say: Language) -> str:
+    """Say how to paint pictures again, as one text that a phone copies whole."""
+    request = job.request
+    seed = request.seed if index is None else request.seeds[index]
+    prompt = " ".join(request.prompt.replace("`", "'").split())
+    values = {
+        "prompt": shorten(prompt, CONTENT_LIMIT - 500),
+        "seed": seed,
+        "count": request.count if index is None else 1,
+        "steps": painting.steps,
+        "guidance": f"{painting.guidance:g}",
+    }
+    command = {Kind.DREAM: "/dream", Kind.VARIATION: "/variations", Kind.INPAINT: "/inpaint"}[request.kind]
+    typed = " ".join(f"{name}: {value}" for name, value in values.items() if value != "")
+    seeds = ", ".join(map(str, request.seeds))
+    facts = say(
+        "#{number} · {model} · seeds {seeds} · asked by {owner}", number=job.id, model=painting.model, seeds=seeds, owner=f"<@{job.origin.user_id}>"
+    )
+    return f"```\n{command} {typed}\n```{facts}"
 
 
 def listed(words: Sequence[str], limit: int) -> str:
@@ -72,11 +211,12 @@ def listed(words: Sequence[str], limit: int) -> str:
     return text[: limit - len(WORDS_LEFT_OUT)].rpartition(", ")[0] + WORDS_LEFT_OUT
 
 
-def alt_text(job: Job) -> str:
-    """Describe the grid to those who don't see it."""
-    count = job.request.count
-    pictures = "A picture" if count == 1 else f"A grid of {count} pictures"
-    return shorten(f"{pictures} painted from the prompt: {' '.join(job.request.prompt.split())}", ALT_TEXT_LIMIT)
+def alt_text(request: Request, say: Language, count: int | None = None) -> str:
+    """Describe a grid, or so many pictures of it, to those who don't see it."""
+    count = request.count if count is None else count
+    what = " ".join(request.prompt.split()) or say("Variations of a picture")
+    text = say("A picture: {what}", what=what) if count == 1 else say("A grid of {count} pictures: {what}", count=count, what=what)
+    return shorten(text, ALT_TEXT_LIMIT)
 
 
 def file_name(job: Job, ending: str = "png") -> str:

@@ -5,8 +5,7 @@ import contextlib
 import hashlib
 import json
 import logging
-import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import discord
@@ -15,12 +14,13 @@ from discord import app_commands
 from discord.ext import commands
 
 from cogs import EXTENSIONS
-from cogs._address import FAILURES
 from cogs._cards import shorten
 from cogs._delivery import Courier
-from cogs._replies import OldCommand, sentence
-from engine.errors import Broken, EngineError
+from cogs._desk import Desk
+from cogs._language import Translator
+from cogs._replies import FAILURES, refuse
 from engine.history import History
+from engine.jobs import Kind
 from engine.queue import Queue
 from engine.worker import Worker
 
@@ -32,6 +32,10 @@ PRESENCE_LIMIT = 128
 """Characters of a custom status."""
 INTENTS = discord.Intents(guilds=True, guild_messages=True, dm_messages=True)
 """No privileged one among them: nothing is to be switched on in the portal, and no message is read that is not for the bot."""
+
+
+Press = Callable[[discord.Interaction, int, int], Awaitable[None]]
+"""What a button does with the number and the index in its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +55,33 @@ class Tree(app_commands.CommandTree["Reverie"]):
     """Answers for commands that fail."""
 
     async def on_error(self, interaction: discord.Interaction["Reverie"], error: app_commands.AppCommandError) -> None:
-        """Say in one sentence what was wrong with a request; what is our fault goes to the log, with a reference to it."""
-        cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
-        if isinstance(cause, (app_commands.CommandNotFound, app_commands.CommandSignatureMismatch)):
-            cause = OldCommand()
-        if not isinstance(cause, EngineError):
-            cause = Broken(secrets.token_hex(3))
-            log.error("command failed, reference %s", cause.reference, exc_info=error)
-        answer = interaction.followup.send if interaction.response.is_done() else interaction.response.send_message
-        try:
-            await answer(sentence(cause), ephemeral=True)
-        except FAILURES as failure:
-            log.warning("a refusal could not be told: %s", failure)
+        """Say in one sentence what was wrong with a request."""
+        await refuse(interaction, error)
 
 
-class Reverie(commands.Bot):
+class Loaded:
+    """The worker's model, as far as people are to know it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    @property
+    def name(self) -> str:
+        """Name shown to people; empty while it is being loaded."""
+        return self._worker.painter.model if self._worker.painter else ""
+
+    @property
+    def known_words(self) -> Sequence[str] | None:
+        """The words of a small model, none of a model that knows more than a list can hold, and None while it is being loaded."""
+        return self._worker.painter.known_words if self._worker.painter else None
+
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What the model can do; while it is being loaded, nothing is ruled out."""
+        return self._worker.painter.kinds if self._worker.painter else frozenset(Kind)
+
+
+class Reverie(commands.AutoShardedBot):
     """Discord's side of the house. Everything it needs is handed in; cogs take it from here."""
 
     def __init__(self, queue: Queue, history: History, worker: Worker, progress_every_s: float, endpoint: Endpoint | None = None) -> None:
@@ -80,19 +96,24 @@ class Reverie(commands.Bot):
             tree_cls=Tree,
             intents=INTENTS,
             allowed_mentions=discord.AllowedMentions.none(),
-            allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
-            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=False),
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=True),
+            allowed_contexts=app_commands.AppCommandContext(guild=True, dm_channel=True, private_channel=True),
             # Members are never asked for, so there is nothing to wait for.
             guild_ready_timeout=0,
         )
         self.queue = queue
         self.worker = worker
-        self.courier = Courier(self, queue, self.known_words, progress_every_s)
+        model = Loaded(worker)
+        self.courier = Courier(self, queue, model, progress_every_s)
+        self.desk = Desk(self, queue, history, self.courier, model)
+        self.presses: dict[str, Press] = {}
+        """What each button does, filled in by the features."""
         self._history = history
         self._presence: asyncio.Task[None] | None = None
 
     async def setup_hook(self) -> None:
         """Load the features, tell Discord of changed commands, take up what the run before left."""
+        await self.tree.set_translator(Translator())
         for extension in EXTENSIONS:
             await self.load_extension(extension)
         try:
@@ -105,7 +126,7 @@ class Reverie(commands.Bot):
         self._presence = asyncio.create_task(self._show_presence())
 
     async def on_message(self, message: discord.Message, /) -> None:
-        """Leave messages alone: there are no text commands."""
+        """Look for no text commands: there are none. What messages ask for is in cogs/replies.py."""
 
     async def close(self) -> None:
         """Stop following jobs and leave Discord."""
@@ -116,11 +137,13 @@ class Reverie(commands.Bot):
 
     async def _sync_if_changed(self) -> None:
         """Register the commands only when Discord knows others: it allows 200 creations a day, and people's clients reload them."""
-        definition = json.dumps([command.to_dict(self.tree) for command in self.tree.get_commands()], sort_keys=True)
+        commands_, translator = self.tree.get_commands(), self.tree.translator
+        assert translator is not None
+        definition = json.dumps([await command.get_translated_payload(self.tree, translator) for command in commands_], sort_keys=True)
         digest = hashlib.sha256(definition.encode()).hexdigest()
         key = f"commands of {self.application_id}"
         known = {command.name for command in await self.tree.fetch_commands()}
-        if known == {command.name for command in self.tree.get_commands()} and await self._history.recall(key) == digest:
+        if known == {command.name for command in commands_} and await self._history.recall(key) == digest:
             return
         await self.tree.sync()
         await self._history.remember(key, digest)
@@ -143,7 +166,3 @@ class Reverie(commands.Bot):
                     await self.change_presence(activity=self.activity)
                     shown = text
             await asyncio.sleep(PRESENCE_EVERY_S)
-
-    def known_words(self) -> Sequence[str] | None:
-        """Return the words of a small model, none of a model that knows more than a list can hold, and None while it is being loaded."""
-        return self.worker.painter.known_words if self.worker.painter else None

@@ -11,19 +11,18 @@ from typing import Protocol, TypeVar
 import discord
 
 from cogs import _cards as cards
-from cogs._address import FAILURES, Address, Post, Upload, passing, too_large
-from cogs._replies import Undeliverable, sentence
+from cogs._address import Address, Post, Upload, passing, too_large
+from cogs._language import language
+from cogs._replies import FAILURES, Undeliverable, sentence
 from engine import pictures
 from engine.errors import Broken, EngineError
-from engine.jobs import Job, Painting, State
+from engine.jobs import Job, Kind, Painting, State
 from engine.worker import aside
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-UPLOAD_LIMIT = 10 * 1024 * 1024
-"""Bytes of a file that Discord takes everywhere, whatever boosts a server has."""
 PATIENCE_S = (2, 5, 15, 45, 120, *(300,) * 288)
 """Waits between tries while Discord is not there: a day in all."""
 ETA_SLACK_S = 10
@@ -44,7 +43,22 @@ class Jobs(Protocol):
 
     async def delivered(self, job: Job, message_id: int) -> None: ...
 
+    async def kept(self, job: Job) -> None: ...
+
     async def failed(self, job: Job, error: EngineError) -> None: ...
+
+
+class Model(Protocol):
+    """What people are to know of the model. While it is being loaded, its words are None, and it may be able to do anything."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def known_words(self) -> Sequence[str] | None: ...
+
+    @property
+    def kinds(self) -> frozenset[Kind]: ...
 
 
 class Courier:
@@ -53,16 +67,16 @@ class Courier:
     Acknowledged is promised: a job ends in a posted picture, or in a message that says why not.
     """
 
-    def __init__(self, bot: discord.Client, jobs: Jobs, known_words: Callable[[], Sequence[str] | None], every_s: float) -> None:
+    def __init__(self, bot: discord.Client, jobs: Jobs, model: Model, every_s: float) -> None:
         self._bot = bot
         self._jobs = jobs
-        self._known_words = known_words
+        self._model = model
         self._every_s = every_s
         self._tasks: dict[asyncio.Task[None], Errand] = {}
 
     def follow(self, job: Job, *, restored: bool = False) -> None:
         """Take care of a job until it has ended. `restored` jobs may have been posted by the run before."""
-        errand = Errand(Address(self._bot, job), self._jobs, job, self._known_words, self._every_s, restored)
+        errand = Errand(Address(self._bot, job), self._jobs, job, self._model, self._every_s, restored)
         task = asyncio.create_task(errand.run(), name=f"job {job.id}")
         self._tasks[task] = errand
         task.add_done_callback(self._ended)
@@ -84,7 +98,7 @@ class Courier:
 
     def text(self, job: Job) -> str:
         """Say how far a job is."""
-        return cards.progress(job, self._jobs.position(job), done_at(self._jobs, job))
+        return cards.progress(job, self._jobs.position(job), done_at(self._jobs, job), language(job.origin.locale))
 
 
 def done_at(jobs: Jobs, job: Job) -> int | None:
@@ -101,16 +115,17 @@ class Errand:
         address: Address,
         jobs: Jobs,
         job: Job,
-        known_words: Callable[[], Sequence[str] | None],
+        model: Model,
         every_s: float,
         restored: bool,
     ) -> None:
         self._address = address
         self._jobs = jobs
         self._job = job
-        self._known_words = known_words
+        self._model = model
         self._every_s = every_s
         self._restored = restored
+        self._say = language(job.origin.locale)
         self.ending = False
 
     async def run(self) -> None:
@@ -149,7 +164,7 @@ class Errand:
                     shown = now
 
     def _text(self, estimate: int | None) -> str:
-        return cards.progress(self._job, self._jobs.position(self._job), estimate)
+        return cards.progress(self._job, self._jobs.position(self._job), estimate, self._say)
 
     async def _show(self, text: str, preview: bytes | None, new_preview: bool) -> None:
         uploads = [self._upload(preview, f"preview-{self._job.id}.png")] if preview else []
@@ -159,17 +174,17 @@ class Errand:
             log.info("job %d: its progress cannot be shown: %s", self._job.id, error)
 
     def _upload(self, data: bytes, name: str) -> Upload:
-        return Upload(data, name, cards.alt_text(self._job), self._job.origin.spoiler)
+        return Upload(data, name, cards.alt_text(self._job.request, self._say), self._job.origin.spoiler)
 
     # The end.
 
     async def _deliver(self, painting: Painting) -> None:
         try:
             message_id = await self._post_result(painting)
-        except Undeliverable as error:
-            await self._give_up(error)
-        except discord.HTTPException as refusal:
-            await self._give_up(Broken(f"{self._job.id}-{refusal.status}-{refusal.code}"), refusal)
+        except (Undeliverable, discord.HTTPException) as refusal:
+            log.warning("job %d: no place takes its result, it is kept: %s", self._job.id, refusal)
+            await self._jobs.kept(self._job)
+            await self._tell(Undeliverable(self._job.id))
         except Exception as error:
             # Whatever it is, nobody is to wait for ever.
             await self._give_up(Broken(f"{self._job.id}-{secrets.token_hex(2)}"), error)
@@ -178,7 +193,7 @@ class Errand:
             log.info("job %d: delivered", self._job.id)
             await self._address.remove_progress()
 
-    async def _give_up(self, error: Broken | Undeliverable, cause: Exception | None = None) -> None:
+    async def _give_up(self, error: Broken, cause: Exception) -> None:
         log.error("job %d: its result cannot be posted: %s", self._job.id, error, exc_info=cause)
         await self._jobs.failed(self._job, error)
         await self._tell(error)
@@ -186,26 +201,31 @@ class Errand:
     async def _post_result(self, painting: Painting) -> int:
         grid = await aside(pictures.grid, [picture.png for picture in painting.pictures])
         try:
-            return await self._post_grid(painting, grid, UPLOAD_LIMIT)
+            return await self._post_grid(painting, grid, self._job.origin.file_limit)
         except discord.HTTPException as refusal:
             if not too_large(refusal):
                 raise
             log.info("job %d: its grid of %d bytes is too large for its place", self._job.id, len(grid))
-            return await self._post_grid(painting, grid, min(len(grid), UPLOAD_LIMIT) // 4)
+            return await self._post_grid(painting, grid, min(len(grid), self._job.origin.file_limit) // 4)
 
     async def _post_grid(self, painting: Painting, grid: bytes, limit_bytes: int) -> int:
         data, ending = await aside(pictures.fit, grid, limit_bytes)
-        embed = cards.result(self._job, painting, self._known_words() or ())
-        post = Post(embed=embed, upload=self._upload(data, cards.file_name(self._job, ending)))
+        job = self._job
+        post = Post(
+            cards.headline(job, time.time() - job.created_at, self._say),
+            cards.result(job, painting, self._model.known_words or (), self._say),
+            self._upload(data, cards.file_name(job, ending)),
+            lambda: cards.card_buttons(job, self._model.kinds, self._say),
+        )
         return await self._patiently(lambda again: self._address.post(post, look_first=self._restored or again))
 
     async def _tell(self, error: EngineError) -> None:
         """Say why there is no result, where progress was shown, else in a message."""
-        text = cards.ending(self._job, sentence(error))
+        text = cards.ending(self._job, sentence(error, self._say), self._say)
 
         async def tell(again: bool) -> None:
-            if not await self._address.edit(text, []):
-                await self._address.post(Post(text), look_first=again)
+            if not await self._address.edit(text, [], ended=True):
+                await self._address.post(Post(f"<@{self._job.origin.user_id}> {text}"), look_first=again)
 
         try:
             await self._patiently(tell)

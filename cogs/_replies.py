@@ -1,6 +1,19 @@
 """From what went wrong to a sentence for the person who asked."""
 
-from engine.errors import Broken, Cancelled, EngineError, InvalidRequest, Misconfigured, QueueFull, Refused, TooManyJobs
+import logging
+import secrets
+
+import aiohttp
+import discord
+from discord import app_commands
+
+from cogs._language import Language, language_of, mark
+from engine.errors import Broken, Cancelled, EngineError, InvalidRequest, Misconfigured, QueueFull, Refused, Repeated, TooManyJobs
+
+log = logging.getLogger(__name__)
+
+FAILURES = (discord.HTTPException, aiohttp.ClientError, OSError)
+"""How a request to Discord fails: it is refused, or it does not come through."""
 
 
 class PermissionsMissing(Refused):
@@ -11,39 +24,107 @@ class PermissionsMissing(Refused):
         self.names = ", ".join(f"**{name.replace('_', ' ').title()}**" for name in permissions)
 
 
-class GridTooLarge(Refused):
-    """The grid could be larger than the place takes."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"the grid may exceed {limit_bytes} bytes")
-        self.limit_mib = f"{limit_bytes / 2**20:.1f}"
-
-
 class Undeliverable(EngineError):
     """No place takes what was painted: not the channel, not the interaction, not the person's direct messages."""
+
+    def __init__(self, job: int) -> None:
+        super().__init__(f"no place takes job {job}")
+        self.job = job
 
 
 class OldCommand(Refused):
     """A person's Discord shows a command as it was before it changed."""
 
 
+class NotYours(Refused):
+    """Only the person who asked for something, or a moderator, may do this with it."""
+
+    def __init__(self, user_id: int) -> None:
+        super().__init__(f"it belongs to {user_id}")
+        self.owner = f"<@{user_id}>"
+
+
+class Forgotten(Refused):
+    """A picture, job or form that is not remembered any longer."""
+
+
+class NoPicture(Refused):
+    """A message holds no picture that can be used."""
+
+
+class Hidden(Refused):
+    """Discord does not show the bot what is in somebody else's message."""
+
+
+class CannotDo(Refused):
+    """The loaded model lacks the parts for what was asked."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"{model} cannot do this")
+        self.model = model
+
+
+class AlreadyDone(Refused):
+    """There is nothing left to cancel."""
+
+
 SENTENCES: dict[type[EngineError], str] = {
-    EngineError: "Something went wrong on my side. Try again in a minute.",
-    Refused: "I can't do that.",
-    InvalidRequest: "The {field} must {expectation}.",
-    PermissionsMissing: "I can't post pictures here. Ask a moderator to give me, in this channel: {names}.",
-    GridTooLarge: "So many pictures could be larger than the {limit_mib} MiB that fit into a message here. Ask for fewer.",
-    OldCommand: "This command has changed. Reload Discord (Ctrl+R, or close and open the app), then try again.",
-    QueueFull: "So many people are waiting ({limit} jobs) that I can't take another one just now. Try again in some minutes.",
-    TooManyJobs: "You already have {limit} jobs on the way. Wait for one to be finished.",
-    Misconfigured: "I am not set up right. The operator finds the reason in my log.",
-    Cancelled: "Cancelled.",
-    Undeliverable: "Your pictures are painted, but I may post neither here nor to you directly. Ask a moderator to let me, then try again.",
-    Broken: "Something broke on my side; it is not your fault. Try again, and if it happens again, tell the operator the reference `{reference}`.",
+    EngineError: mark("Something went wrong on my side. Try again in a minute."),
+    Refused: mark("I can't do that."),
+    InvalidRequest: mark("The {field} must {expectation}."),
+    PermissionsMissing: mark("I can't post pictures here. Ask a moderator to give me, in this channel: {names}."),
+    OldCommand: mark("This command has changed. Reload Discord (Ctrl+R, or close and open the app), then try again."),
+    NotYours: mark("Only {owner}, who asked for it, or a moderator can do that."),
+    Forgotten: mark("I don't remember this any longer. Ask for it anew."),
+    NoPicture: mark("I find no picture there. Use a message that a PNG, JPEG, WebP, GIF, BMP or TIFF file was uploaded to."),
+    Hidden: mark("Discord doesn't show me pictures in other people's messages. Right-click or long-press that message → Apps → **Variations**."),
+    CannotDo: mark("The model {model} can't do that."),
+    AlreadyDone: mark("There is nothing left to cancel."),
+    QueueFull: mark("So many people are waiting ({limit} jobs) that I can't take another one just now. Try again in some minutes."),
+    TooManyJobs: mark("You already have {limit} jobs on the way, and others are waiting too. Wait for one to be finished."),
+    Misconfigured: mark("I am not set up right. The operator finds the reason in my log."),
+    Cancelled: mark("Cancelled."),
+    Undeliverable: mark("Your pictures are painted, but I may post neither here nor to you directly. `/show {job}` brings them."),
+    Broken: mark(
+        "Something broke on my side; it is not your fault. Try again, and if it happens again, tell the operator the reference `{reference}`."
+    ),
 }
 
 
-def sentence(error: EngineError) -> str:
+def sentence(error: EngineError, say: Language) -> str:
     """Return the most specific sentence for an error."""
     kind = next(kind for kind in type(error).__mro__ if kind in SENTENCES)
-    return SENTENCES[kind].format_map(vars(error))
+    values = vars(error)
+    if isinstance(error, InvalidRequest):
+        values = {"field": error.field, "expectation": say(error.expectation, **error.values)}
+    return say(SENTENCES[kind], **values)
+
+
+def known(error: Exception) -> EngineError:
+    """Return what can be told of an error; what is our fault goes to the log, with a reference to it."""
+    cause = error.original if isinstance(error, app_commands.CommandInvokeError) else error
+    if isinstance(cause, (app_commands.CommandNotFound, app_commands.CommandSignatureMismatch)):
+        return OldCommand()
+    if isinstance(cause, EngineError):
+        return cause
+    broken = Broken(secrets.token_hex(3))
+    log.error("a request failed, reference %s", broken.reference, exc_info=error)
+    return broken
+
+
+async def refuse(interaction: discord.Interaction, error: Exception) -> None:
+    """Tell the person who used a command or a button, and nobody else, why nothing comes of it."""
+    cause = known(error)
+    if isinstance(cause, Repeated):
+        return
+    text = sentence(cause, language_of(interaction))
+    try:
+        if interaction.response.type is discord.InteractionResponseType.deferred_channel_message:
+            # What was promised to all, or to one, is answered where it was promised.
+            await interaction.edit_original_response(content=text)
+        elif interaction.response.is_done():
+            await interaction.followup.send(text, ephemeral=True)
+        else:
+            await interaction.response.send_message(text, ephemeral=True)
+    except FAILURES as failure:
+        log.warning("a refusal could not be told: %s", failure)

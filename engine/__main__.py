@@ -156,7 +156,7 @@ def read_file(path: Path) -> bytes:
         with path.open("rb") as file:
             return file.read(LIMIT_BYTES + 1)
     except OSError as error:
-        raise InvalidRequest("file", f"be a picture that can be read; {path}: {error.strerror}") from None
+        raise InvalidRequest("file", "be a picture that can be read; {path}: {reason}", path=path, reason=error.strerror) from None
 
 
 def write_pictures(painter: "Painter", painted: "list[Painted]", folder: Path, seed: int, parts: int) -> dict[str, Any]:

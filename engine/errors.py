@@ -5,6 +5,7 @@ EngineError
 │   ├── InvalidRequest    a prompt, count, seed … outside its range
 │   ├── QueueFull         nobody can be accepted just now
 │   └── TooManyJobs       this person has enough jobs waiting
+├── Repeated          an event that was answered before; nobody is told
 ├── Misconfigured     the operator can mend it: one sentence that names the thing and the remedy
 ├── Cancelled         somebody asked for the job to stop; no fault at all
 └── Broken            our fault: logged with its traceback, shown as a reference
@@ -22,13 +23,15 @@ class Refused(EngineError):
 class InvalidRequest(Refused):
     """One value of a request is outside what it may be.
 
-    `field` is the name of the option, `expectation` completes the sentence "<field> must …".
+    `field` is the name of the option, `expectation` completes the sentence "<field> must …"; it is a template for `values`, so that it can be
+    told in other languages too.
     """
 
-    def __init__(self, field: str, expectation: str) -> None:
-        super().__init__(f"{field} must {expectation}")
+    def __init__(self, field: str, expectation: str, **values: object) -> None:
+        super().__init__(f"{field} must {expectation.format(**values)}")
         self.field = field
         self.expectation = expectation
+        self.values = values
 
 
 class QueueFull(Refused):
@@ -45,6 +48,10 @@ class TooManyJobs(Refused):
     def __init__(self, limit: int) -> None:
         super().__init__(f"already {limit} unfinished jobs of one person")
         self.limit = limit
+
+
+class Repeated(EngineError):
+    """Discord told of one event twice; what is to be done of it is being done."""
 
 
 class Misconfigured(EngineError):

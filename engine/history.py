@@ -3,18 +3,21 @@
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import io
 import json
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiosqlite
 
-from engine.errors import Misconfigured
+from engine.errors import Misconfigured, Repeated
 from engine.jobs import UNFINISHED, Job, Kind, Origin, Painting, Picture, Request, State
 
 log = logging.getLogger(__name__)
@@ -66,9 +69,38 @@ MIGRATIONS = (
     CREATE INDEX job_state ON job (state, id);
     CREATE TABLE memory (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     """,
+    # 3. Pictures that people hand in, each once; requests that wait for a yes; what a job must know to answer anywhere, in any language, and once.
+    """
+    CREATE TABLE upload (hash TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;
+    ALTER TABLE job ADD COLUMN image TEXT REFERENCES upload (hash);
+    ALTER TABLE job ADD COLUMN mask TEXT REFERENCES upload (hash);
+    ALTER TABLE job ADD COLUMN event_id INTEGER;
+    ALTER TABLE job ADD COLUMN locale TEXT NOT NULL DEFAULT 'en-US';
+    ALTER TABLE job ADD COLUMN file_limit INTEGER NOT NULL DEFAULT 10485760;
+    ALTER TABLE job ADD COLUMN is_foreign INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE job ADD COLUMN asked_in INTEGER;
+    ALTER TABLE job ADD COLUMN removed_by INTEGER;
+    CREATE UNIQUE INDEX job_event ON job (event_id);
+    CREATE INDEX job_user ON job (user_id, state);
+    CREATE TABLE draft (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        user_id INTEGER NOT NULL,
+        content TEXT NOT NULL,
+        image TEXT REFERENCES upload (hash),
+        mask TEXT REFERENCES upload (hash),
+        created_at REAL NOT NULL
+    ) STRICT;
+    """,
 )
 """Applied in order, never edited. `PRAGMA user_version` counts the applied ones."""
 
+UPLOADS = "image.data AS image_data, mask.data AS mask_data"
+JOIN_UPLOADS = "LEFT JOIN upload AS image ON image.hash = {table}.image LEFT JOIN upload AS mask ON mask.hash = {table}.mask"
+JOBS = f"SELECT job.*, {UPLOADS} FROM job {JOIN_UPLOADS.format(table='job')}"
+"""Jobs with the pictures that were handed in for them."""
+USED_UPLOADS = " UNION ".join(f"SELECT {column} FROM {table} WHERE {column} NOT NULL" for table in ("job", "draft") for column in ("image", "mask"))
+DRAFT_LIFE_S = 24 * 3600
+"""A request that nobody confirmed for so long is forgotten."""
 LATEST = 20
 """Jobs whose speed is taken as the speed of today."""
 UNUSABLE = {
@@ -81,6 +113,15 @@ UNUSABLE = {
     sqlite3.SQLITE_CANTOPEN,
 }
 """What SQLite says where the database may be sound and only cannot be used just now: nobody should be told to move it away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A request that waits: `content` is what the asking cog wrote down, the pictures are files."""
+
+    content: dict[str, Any]
+    image: bytes | None
+    mask: bytes | None
 
 
 class History:
@@ -115,7 +156,11 @@ class History:
         self._lock.close()
 
     async def add(self, request: Request, origin: Origin, parent: int | None = None) -> Job:
-        """Remember a new job; once this returns, no crash loses it. `parent` is the id of the picture that it goes back to."""
+        """Remember a new job; once this returns, no crash loses it. `parent` is the id of the picture that it goes back to.
+
+        Raises:
+            Repeated: a job was made of this very event before.
+        """
         now = time.time()
         values = {
             "kind": request.kind,
@@ -131,14 +176,105 @@ class History:
             "spoiler": origin.spoiler,
             "token": origin.token,
             "token_expires_at": origin.token_expires_at,
+            "event_id": origin.event_id,
+            "locale": origin.locale,
+            "file_limit": origin.file_limit,
+            "is_foreign": origin.is_foreign,
+            "asked_in": origin.asked_in,
             "state": State.WAITING,
             "created_at": now,
         }
+        try:
+            async with self._transaction():
+                pictures = {"image": await self._keep(request.image), "mask": await self._keep(request.mask)}
+                job_id = await self._insert("job", values | pictures)
+        except sqlite3.IntegrityError as error:
+            if "job.event_id" not in str(error):
+                raise
+            raise Repeated from None
+        return Job(job_id, request, origin, now)
+
+    async def _insert(self, table: str, values: Mapping[str, object]) -> int:
         marks = ", ".join(f":{key}" for key in values)
-        async with self._transaction():
-            cursor = await self._database.execute(f"INSERT INTO job ({', '.join(values)}) VALUES ({marks})", values)
+        cursor = await self._database.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", dict(values))
         assert cursor.lastrowid is not None
-        return Job(cursor.lastrowid, request, origin, now)
+        return cursor.lastrowid
+
+    async def _keep(self, data: bytes | None) -> str | None:
+        """Keep a picture that somebody handed in, once however often it is, and return its name; only inside a transaction."""
+        if data is None:
+            return None
+        name = hashlib.sha256(data).hexdigest()
+        await self._database.execute("INSERT OR IGNORE INTO upload VALUES (?, ?)", (name, data))
+        return name
+
+    async def add_draft(self, user_id: int, content: Mapping[str, Any], image: bytes | None = None, mask: bytes | None = None) -> int:
+        """Remember a request that waits for a person's yes or for more details, and return its id; old ones are forgotten."""
+        now = time.time()
+        async with self._transaction():
+            old = await self._database.execute("DELETE FROM draft WHERE created_at < ?", (now - DRAFT_LIFE_S,))
+            if old.rowcount:
+                await self._database.execute(f"DELETE FROM upload WHERE hash NOT IN ({USED_UPLOADS})")
+            pictures = {"image": await self._keep(image), "mask": await self._keep(mask)}
+            return await self._insert("draft", {"user_id": user_id, "content": json.dumps(content), "created_at": now} | pictures)
+
+    async def find_draft(self, draft_id: int, user_id: int) -> Draft | None:
+        """Return a person's draft, if it is still remembered."""
+        rows = await self._rows(
+            f"SELECT draft.content, {UPLOADS} FROM draft {JOIN_UPLOADS.format(table='draft')} WHERE draft.id = ? AND draft.user_id = ?",
+            draft_id,
+            user_id,
+        )
+        return Draft(json.loads(rows[0]["content"]), rows[0]["image_data"], rows[0]["mask_data"]) if rows else None
+
+    async def drop_draft(self, draft_id: int) -> bool:
+        """Forget a draft; tell whether it was there, so that of two who take it at once only one does."""
+        async with self._transaction():
+            cursor = await self._database.execute("DELETE FROM draft WHERE id = ?", (draft_id,))
+        return cursor.rowcount > 0
+
+    async def find(self, job_id: int) -> Job | None:
+        """Return any job that was ever asked for, ended or not, without its pictures."""
+        rows = await self._rows(f"{JOBS} WHERE job.id = ?", job_id) if 0 < job_id < 2**63 else []
+        return job_of(rows[0]) if rows else None
+
+    async def painting_of(self, job: Job) -> Painting | None:
+        """Return what a job came to, with its pictures; None where there are none, or their files are lost."""
+        rows = await self._rows("SELECT * FROM job WHERE id = ? AND seconds IS NOT NULL", job.id)
+        return await self._painting(rows[0]) if rows else None
+
+    async def picture_id(self, job: Job, position: int) -> int | None:
+        """Return the id of one picture of a job, for use as a parent."""
+        rows = await self._rows("SELECT id FROM picture WHERE job = ? AND position = ?", job.id, position)
+        return rows[0]["id"] if rows else None
+
+    async def parent_of(self, job: Job) -> int | None:
+        """Return the id of the picture that a job goes back to."""
+        rows = await self._rows("SELECT parent FROM job WHERE id = ?", job.id)
+        return rows[0]["parent"] if rows else None
+
+    async def untold(self, user_id: int) -> list[int]:
+        """Return the ids of a person's jobs that are painted but could be posted nowhere, as far as the person doesn't know yet."""
+        rows = await self._rows("SELECT id FROM job WHERE user_id = ? AND state = ? AND result_id IS NULL ORDER BY id", user_id, State.KEPT)
+        return [row["id"] for row in rows]
+
+    async def told(self, job_ids: Sequence[int]) -> None:
+        """Remember that a person knows of results that are kept."""
+        async with self._transaction():
+            await self._database.executemany("UPDATE job SET result_id = 0 WHERE id = ?", [(job_id,) for job_id in job_ids])
+
+    async def collected(self, job: Job) -> None:
+        """Remember that the person has seen a result that was kept."""
+        async with self._transaction():
+            await self._database.execute("UPDATE job SET state = ?, result_id = 0 WHERE id = ? AND state = ?", (State.DELIVERED, job.id, State.KEPT))
+
+    async def kept(self, job: Job) -> None:
+        """Remember that a result could be posted nowhere, and waits for the person to ask for it."""
+        await self._update(job, state=State.KEPT, finished_at=time.time(), token=None)
+
+    async def removed(self, job: Job, user_id: int) -> None:
+        """Remember who deleted a job's result."""
+        await self._update(job, removed_by=user_id)
 
     async def unfinished(self) -> list[Job]:
         """Return the jobs that a crash or a stop left behind, oldest first.
@@ -146,21 +282,26 @@ class History:
         Painted ones come with their pictures and only wait to be delivered; all others, also those whose files are lost, wait again.
         """
         marks = ", ".join("?" * len(UNFINISHED))
-        rows = await self._rows(f"SELECT * FROM job WHERE state IN ({marks}) ORDER BY id", *UNFINISHED)
+        rows = await self._rows(f"{JOBS} WHERE job.state IN ({marks}) ORDER BY job.id", *UNFINISHED)
         jobs = [job_of(row) for row in rows]
         for job, row in zip(jobs, rows, strict=True):
             if row["state"] == State.PAINTED:
-                await self._bring_back(job, row)
+                job.painting = await self._painting(row)
+                # Where a file is lost, the job is painted again.
+                job.state = State.PAINTED if job.painting else State.WAITING
+            else:
+                job.state = State.WAITING
         return jobs
 
-    async def _bring_back(self, job: Job, row: sqlite3.Row) -> None:
-        pictures = await self._rows("SELECT * FROM picture WHERE job = ? ORDER BY position", job.id)
+    async def _painting(self, row: sqlite3.Row) -> Painting | None:
+        """Return what a painted job came to; None where one of its files cannot be read."""
+        pictures = await self._rows("SELECT * FROM picture WHERE job = ? ORDER BY position", row["id"])
         try:
             files = [(self._folder / picture["path"]).read_bytes() for picture in pictures]
         except OSError as error:
-            log.warning("job %d: a picture is lost and is painted again: %s", job.id, error)
-            return
-        job.painting = Painting(
+            log.warning("job %d: a picture is lost: %s", row["id"], error)
+            return None
+        return Painting(
             tuple(Picture(png, p["seed"], p["width"], p["height"]) for png, p in zip(files, pictures, strict=True)),
             model=row["model"],
             steps=row["used_steps"],
@@ -168,7 +309,6 @@ class History:
             seconds=row["seconds"],
             unknown_words=tuple(json.loads(row["unknown_words"])),
         )
-        job.state = State.PAINTED
 
     async def set_message(self, job: Job, message_id: int) -> None:
         """Remember which message shows a job's progress."""
@@ -270,10 +410,31 @@ def path_of(job: Job, position: int) -> str:
 
 
 def job_of(row: sqlite3.Row) -> Job:
-    """Rebuild a waiting job from its row."""
-    request = Request(row["prompt"], row["seed"], row["count"], row["steps"], row["guidance"], Kind(row["kind"]))
-    origin = Origin(row["user_id"], row["channel_id"], row["guild_id"], row["token"], row["token_expires_at"], bool(row["spoiler"]))
-    return Job(row["id"], request, origin, row["created_at"], message_id=row["message_id"])
+    """Rebuild a job from its row and uploads."""
+    request = Request(
+        row["prompt"],
+        row["seed"],
+        row["count"],
+        row["steps"],
+        row["guidance"],
+        Kind(row["kind"]),
+        row["image_data"],
+        row["mask_data"],
+    )
+    origin = Origin(
+        row["user_id"],
+        row["channel_id"],
+        row["guild_id"],
+        row["token"],
+        row["token_expires_at"],
+        bool(row["spoiler"]),
+        row["event_id"],
+        row["locale"],
+        row["file_limit"],
+        bool(row["is_foreign"]),
+        row["asked_in"],
+    )
+    return Job(row["id"], request, origin, row["created_at"], State(row["state"]), message_id=row["message_id"])
 
 
 def take_lock(folder: Path) -> io.TextIOWrapper:

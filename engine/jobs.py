@@ -19,6 +19,8 @@ SEED_LIMIT = 2**32
 """Seeds are 0 … SEED_LIMIT - 1; the seeds of a grid count on from the first one and wrap around."""
 STEPS_LIMIT = 250
 """Denoising steps of the base decoder."""
+UPLOAD_LIMIT = 10 * 1024 * 1024
+"""Bytes of a file that Discord takes everywhere, whatever boosts a server has."""
 GUIDANCE_LIMIT = 20.0
 """Classifier-free guidance of the base decoder; 1 means off."""
 
@@ -35,21 +37,36 @@ def check_prompt(prompt: str) -> None:
         # JSON may carry half of a surrogate pair; no database, font or tokenizer takes it.
         raise InvalidRequest("prompt", "hold whole characters only; this one holds half of one")
     if len(prompt) > PROMPT_LIMIT:
-        raise InvalidRequest("prompt", f"be at most {PROMPT_LIMIT} characters long; this one has {len(prompt)}")
+        raise InvalidRequest("prompt", "be at most {most} characters long; this one has {have}", most=PROMPT_LIMIT, have=len(prompt))
+
+
+def check_range(name: str, value: float, least: float, most: float) -> None:
+    """Make sure that a value is in its range.
+
+    Raises:
+        InvalidRequest: it is not, or it is no number.
+    """
+    if not least <= value <= most:
+        raise InvalidRequest(name, "be {least:g} to {most:.10g}, not {value:.10g}", least=least, most=most, value=value)
 
 
 class Kind(StrEnum):
     """What is to be done."""
 
     DREAM = "dream"
+    VARIATION = "variation"
+    INPAINT = "inpaint"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What was asked, complete. `steps` and `guidance` are those of the base decoder; None leaves them to the model.
 
+    A variation varies `image` and needs no prompt; inpainting repaints what is white in `mask`, a PNG of the picture's size. Both are files of
+    any usual format, see `engine.uploads`.
+
     Raises:
-        InvalidRequest: a value is outside its range (the limits above).
+        InvalidRequest: a value is outside its range (the limits above), or a picture is missing.
     """
 
     prompt: str
@@ -58,17 +75,22 @@ class Request:
     steps: int | None = None
     guidance: float | None = None
     kind: Kind = Kind.DREAM
+    image: bytes | None = field(default=None, repr=False)
+    mask: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        check_prompt(self.prompt)
-        if not 1 <= self.count <= COUNT_LIMIT:
-            raise InvalidRequest("count", f"be 1 to {COUNT_LIMIT}, not {self.count}")
-        if not 0 <= self.seed < SEED_LIMIT:
-            raise InvalidRequest("seed", f"be 0 to {SEED_LIMIT - 1}, not {self.seed}")
-        if self.steps is not None and not 1 <= self.steps <= STEPS_LIMIT:
-            raise InvalidRequest("steps", f"be 1 to {STEPS_LIMIT}, not {self.steps}")
-        if self.guidance is not None and not 0 <= self.guidance <= GUIDANCE_LIMIT:
-            raise InvalidRequest("guidance", f"be 0 to {GUIDANCE_LIMIT:g}, not {self.guidance:g}")
+        if self.prompt or self.kind is not Kind.VARIATION:
+            check_prompt(self.prompt)
+        if self.kind is not Kind.DREAM and not self.image:
+            raise InvalidRequest("picture", "be given")
+        if self.kind is Kind.INPAINT and not self.mask:
+            raise InvalidRequest("mask", "be given")
+        check_range("count", self.count, 1, COUNT_LIMIT)
+        check_range("seed", self.seed, 0, SEED_LIMIT - 1)
+        if self.steps is not None:
+            check_range("steps", self.steps, 1, STEPS_LIMIT)
+        if self.guidance is not None:
+            check_range("guidance", self.guidance, 0, GUIDANCE_LIMIT)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -80,7 +102,8 @@ class Request:
 class Origin:
     """Who asked, and where the answer goes. Ids are Discord's snowflakes; times are Unix seconds.
 
-    The token belongs to the interaction and is good for 15 minutes; a job outlives it.
+    The token belongs to the interaction and is good for 15 minutes; a job outlives it. `event_id` is the interaction or message that asked, which
+    Discord may tell of twice. `is_foreign` is a place that the bot itself is not in. `asked_in` is a message that the result is to point to.
     """
 
     user_id: int
@@ -89,6 +112,11 @@ class Origin:
     token: str | None = None
     token_expires_at: float = 0.0
     spoiler: bool = False
+    event_id: int | None = None
+    locale: str = "en-US"
+    file_limit: int = UPLOAD_LIMIT
+    is_foreign: bool = False
+    asked_in: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +167,11 @@ class Painter(Protocol):
         """Every word that the model was trained on, where that is a short list; else empty."""
         ...
 
+    @property
+    def kinds(self) -> frozenset[Kind]:
+        """What the model can do."""
+        ...
+
     def paint(self, request: Request, report: Callable[[Progress], None]) -> Painting:
         """Paint what was asked, calling `report` after every step.
 
@@ -149,12 +182,13 @@ class Painter(Protocol):
 
 
 class State(StrEnum):
-    """The life of a job. The first three are unfinished: a restart takes them up again."""
+    """The life of a job. The first three are unfinished: a restart takes them up again; what is kept is painted, but no place took it."""
 
     WAITING = "waiting"
     PAINTING = "painting"
     PAINTED = "painted"
     DELIVERED = "delivered"
+    KEPT = "kept"
     FAILED = "failed"
     CANCELLED = "cancelled"
 

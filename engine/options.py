@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypedDict
 
-from engine.errors import InvalidRequest
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT
+from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, check_range
 
 CANDIDATES_LIMIT = 32
 """Draws of the prior that CLIP chooses between."""
@@ -58,22 +57,22 @@ class Options:
     batch: int = COUNT_LIMIT
 
     def __post_init__(self) -> None:
-        check("count", self.count, 1, COUNT_LIMIT)
-        check("repeats", self.repeats, 1, COUNT_LIMIT)
-        check("seed", self.seed, 0, SEED_LIMIT - 1)
-        check("candidates", self.candidates, 1, CANDIDATES_LIMIT)
-        check("resamples", self.resamples, 1, RESAMPLES_LIMIT)
-        check("batch", self.batch, 1, 256)
+        check_range("count", self.count, 1, COUNT_LIMIT)
+        check_range("repeats", self.repeats, 1, COUNT_LIMIT)
+        check_range("seed", self.seed, 0, SEED_LIMIT - 1)
+        check_range("candidates", self.candidates, 1, CANDIDATES_LIMIT)
+        check_range("resamples", self.resamples, 1, RESAMPLES_LIMIT)
+        check_range("batch", self.batch, 1, 256)
         if self.prior_seed is not None:
-            check("prior_seed", self.prior_seed, 0, SEED_LIMIT - 1)
+            check_range("prior_seed", self.prior_seed, 0, SEED_LIMIT - 1)
         if self.prior_steps is not None:
-            check("prior_steps", self.prior_steps, 2, PRIOR_STEPS_LIMIT)
+            check_range("prior_steps", self.prior_steps, 2, PRIOR_STEPS_LIMIT)
         if self.prior_guidance is not None:
-            check("prior_guidance", self.prior_guidance, 0, GUIDANCE_LIMIT)
+            check_range("prior_guidance", self.prior_guidance, 0, GUIDANCE_LIMIT)
         for steps in several(self.steps):
-            check("steps", steps, 1, STEPS_LIMIT)
+            check_range("steps", steps, 1, STEPS_LIMIT)
         for guidance in several(self.guidance):
-            check("guidance", guidance, 0, GUIDANCE_LIMIT)
+            check_range("guidance", guidance, 0, GUIDANCE_LIMIT)
 
     def of_unet(self, number: int) -> tuple[int | None, float | None]:
         """Return the steps and guidance that are asked for unet `number`, counted from 1: a single value is the base decoder's."""
@@ -84,13 +83,3 @@ class Options:
 def several(value: float | Sequence[float] | None) -> list:  # type: ignore[type-arg]  # int or float, as it was given
     """Return a list of what is given once, several times or not at all."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def check(name: str, value: float, least: float, most: float) -> None:
-    """Make sure that a value is in its range.
-
-    Raises:
-        InvalidRequest: it is not, or it is no number.
-    """
-    if not least <= value <= most:
-        raise InvalidRequest(name, f"be {least:g} to {most:.10g}, not {value:g}")

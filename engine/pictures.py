@@ -3,15 +3,15 @@
 import io
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, WebPImagePlugin  # noqa: F401  # Pillow saves formats only whose modules have been imported.
 
 TILE_PX = 256
 """Side of a picture in a grid at least: the bundled model's 64 pixels would be a stamp on anybody's screen."""
+WEBP_EFFORT = 50
+"""Of 100: more takes several times as long and saves little."""
 JPEG_QUALITIES = (92, 85, 75, 60)
 """Tried from the best down; below 60 a smaller picture looks better than a worse one."""
 SMALLEST_PX = 16
-DEFLATE_BOUND = 1.001
-"""Incompressible bytes grow by less than this in PNG: 5 bytes per 16 KiB block of stored data."""
 
 
 def encode(picture: Image.Image) -> bytes:
@@ -30,31 +30,25 @@ def shape(count: int) -> tuple[int, int]:
 def grid(pictures: Sequence[bytes], tile_px: int = TILE_PX) -> bytes:
     """Lay pictures out in rows, as PNG.
 
-    Every tile is as large as the largest picture, at least `tile_px`; smaller pictures are enlarged to it. Places without a picture stay
+    Every tile is as large as the largest picture, at least `tile_px`; smaller pictures are enlarged to it. What no picture covers stays
     transparent.
     """
     opened = [Image.open(io.BytesIO(picture)).convert("RGB") for picture in pictures]
     side = max(tile_px, *(max(picture.size) for picture in opened))
     columns, rows = shape(len(opened))
-    full = len(opened) == columns * rows
+    full = len(opened) == columns * rows and all(picture.width == picture.height for picture in opened)
     sheet = Image.new("RGB" if full else "RGBA", (columns * side, rows * side))
     for index, picture in enumerate(opened):
-        tile = picture.resize((side, side), Image.Resampling.BICUBIC)
-        sheet.paste(tile, (index % columns * side, index // columns * side))
+        tile = ImageOps.contain(picture, (side, side), Image.Resampling.BICUBIC)
+        left, top = (side - tile.width) // 2, (side - tile.height) // 2
+        sheet.paste(tile, (index % columns * side + left, index // columns * side + top))
     return encode(sheet)
-
-
-def bytes_at_most(count: int, tile_px: int = TILE_PX) -> int:
-    """Bound the size of a PNG grid from above: pixels that cannot be compressed, four bytes each, one filter byte a row."""
-    columns, rows = shape(count)
-    raw = rows * tile_px * (columns * tile_px * 4 + 1)
-    return int(raw * DEFLATE_BOUND) + 1024
 
 
 def fit(png: bytes, limit_bytes: int) -> tuple[bytes, str]:
     """Return a picture that is at most `limit_bytes` long, and the ending of its file name.
 
-    It stays as it is where it fits; else it becomes a JPEG, first of lower quality, then smaller and smaller.
+    It stays as it is where it fits; else it becomes a WebP without loss, else a JPEG, first of lower quality, then smaller and smaller.
 
     Raises:
         ValueError: not even a stamp of it would fit.
@@ -62,6 +56,10 @@ def fit(png: bytes, limit_bytes: int) -> tuple[bytes, str]:
     if len(png) <= limit_bytes:
         return png, "png"
     picture = Image.open(io.BytesIO(png)).convert("RGB")
+    file = io.BytesIO()
+    picture.save(file, "WEBP", lossless=True, quality=WEBP_EFFORT)
+    if file.tell() <= limit_bytes:
+        return file.getvalue(), "webp"
     while min(picture.size) >= SMALLEST_PX:
         for quality in JPEG_QUALITIES:
             file = io.BytesIO()

@@ -3,36 +3,46 @@
 Start-time fair queueing (Goyal et al. 1996): every job gets a start tag, the later of the queue's virtual time and the finish tag of the same
 person's job before; its finish tag is the start tag plus its cost. The smallest start tag is served first. So a person who asks for ten
 pictures delays nobody's first one by more than the job that is being painted, and who asks again as soon as one is done gets no more than others.
+
+Of one person's, and of one server's, jobs only so many are in line at once. What is asked beyond that is accepted and held back until one of the
+earlier ones is done.
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from dataclasses import dataclass
 
 from engine.errors import Cancelled, EngineError, QueueFull, TooManyJobs
 from engine.history import History
-from engine.jobs import Job, Origin, Painting, Progress, Request, State
+from engine.jobs import Job, Kind, Origin, Painting, Progress, Request, State
 
 log = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 30
 """Steps that a request without any is taken to cost; only the ratio between jobs matters."""
+TIMES = {Kind.DREAM: 1, Kind.VARIATION: 1, Kind.INPAINT: 5}
+"""How often each step is taken."""
 SMOOTHING = 0.2
 """Weight of the latest job in the running mean of seconds per unit of cost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many jobs may wait in all, and how many unfinished ones a person may have."""
+    """How many jobs may wait in all, and how many of a person and of a server are in line at once; their others are held back.
+
+    The last half of the places is for people who have fewer jobs than `per_user`: nobody can fill the queue alone.
+    """
 
     waiting: int
     per_user: int
+    per_server: int
 
 
 def cost(request: Request) -> float:
     """Return what a request costs, in denoising steps of the base decoder."""
-    return float(request.count * (request.steps or DEFAULT_STEPS))
+    return float(request.count * (request.steps or DEFAULT_STEPS) * TIMES[request.kind])
 
 
 class Queue:
@@ -46,6 +56,10 @@ class Queue:
         """Start tags of the jobs that wait."""
         self._finishes: dict[int, float] = {}
         """Finish tag of each person's latest job, where the virtual time has not passed it."""
+        self._held: list[int] = []
+        """Jobs that wait until their person's or their server's earlier ones are done, in the order of asking."""
+        self._places: dict[int, tuple[int, float]] | None = None
+        """Place and cost up to there of every waiting job; None where it is to be worked out anew: hundreds ask for theirs again and again."""
         self._virtual_time = 0.0
         self._reserved: list[int] = []
         """People whose job is being written to SQLite just now: it counts already, so that nobody slips past a limit meanwhile."""
@@ -55,8 +69,13 @@ class Queue:
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait for the painter."""
-        return len(self._starts)
+        """How many jobs wait for the painter, in line or held back."""
+        return len(self._starts) + len(self._held)
+
+    @property
+    def unfinished(self) -> list[Job]:
+        """Every job that is waiting, being painted or being delivered, in the order in which they are served."""
+        return sorted(self._jobs.values(), key=lambda job: (self.position(job), job.id))
 
     async def restore(self) -> list[Job]:
         """Take up what an earlier run left unfinished, in its order, and return it; limits do not apply to what was promised."""
@@ -67,6 +86,7 @@ class Queue:
             self._jobs[job.id] = job
             if job.state is State.WAITING:
                 self._line_up(job)
+        self._moved()
         return jobs
 
     async def submit(self, request: Request, origin: Origin, parent: int | None = None) -> Job:
@@ -74,13 +94,15 @@ class Queue:
 
         Raises:
             QueueFull: as many jobs wait as may.
-            TooManyJobs: this person has as many unfinished jobs as one may have.
+            TooManyJobs: half as many wait as may, and this person has jobs enough.
+            Repeated: Discord told of this event before.
         """
-        if self.waiting + len(self._reserved) >= self._limits.waiting:
+        waiting = self.waiting + len(self._reserved)
+        if waiting >= self._limits.waiting:
             raise QueueFull(self._limits.waiting)
         mine = sum(job.origin.user_id == origin.user_id for job in self._jobs.values()) + self._reserved.count(origin.user_id)
-        if mine >= self._limits.per_user:
-            raise TooManyJobs(self._limits.per_user)
+        if mine >= self._limits.per_user and waiting >= self._limits.waiting // 2:
+            raise TooManyJobs(mine)
         self._reserved.append(origin.user_id)
         try:
             job = await self._history.add(request, origin, parent)
@@ -88,22 +110,52 @@ class Queue:
             self._reserved.remove(origin.user_id)
         self._jobs[job.id] = job
         self._line_up(job)
+        self._moved()
         log.info("job %d: queued, %d waiting", job.id, self.waiting)
         return job
 
     def _line_up(self, job: Job) -> None:
+        """Put a job into the line, or hold it back where its person or its server has enough in there; nobody overtakes their own jobs."""
+        if self._is_held_back(job):
+            self._held.append(job.id)
+            return
         start = max(self._virtual_time, self._finishes.get(job.origin.user_id, 0.0))
         self._starts[job.id] = start
         self._finishes[job.origin.user_id] = start + cost(job.request)
         self._filled.set()
-        self._touch_waiting()
+
+    def _is_held_back(self, job: Job) -> bool:
+        """Tell whether as many jobs of this person, or of this server, are in line or being painted as may be."""
+        origin = job.origin
+        active = [self._jobs[job_id].origin for job_id in self._starts]
+        active += [other.origin for other in self._jobs.values() if other.state is State.PAINTING]
+        mine = sum(other.user_id == origin.user_id for other in active)
+        of_server = sum(other.guild_id == origin.guild_id for other in active) if origin.guild_id else 0
+        return mine >= self._limits.per_user or of_server >= self._limits.per_server
+
+    def _let_in(self) -> None:
+        """Put those into the line that need not be held back any longer, the longest waiting first."""
+        held, self._held = self._held, []
+        for job_id in held:
+            self._line_up(self._jobs[job_id])
+        self._moved()
 
     def _order(self) -> list[int]:
         return sorted(self._starts, key=lambda job_id: (self._starts[job_id], job_id))
 
-    def _touch_waiting(self) -> None:
-        for job_id in self._starts:
+    def _moved(self) -> None:
+        """Note that places have changed, and wake everybody who shows one."""
+        self._places = None
+        for job_id in (*self._starts, *self._held):
             self._jobs[job_id].touch()
+
+    def _place(self, job: Job) -> tuple[int, float]:
+        """Return a job's place, 1 is next and 0 none, and the cost of all up to and with it."""
+        if self._places is None:
+            order = [*self._order(), *self._held]
+            costs = itertools.accumulate(cost(self._jobs[job_id].request) for job_id in order)
+            self._places = {job_id: (place, total) for place, (job_id, total) in enumerate(zip(order, costs, strict=True), start=1)}
+        return self._places.get(job.id, (0, 0.0))
 
     async def next(self) -> Job:
         """Wait for the job whose turn it is; it counts as being painted from now on."""
@@ -119,12 +171,12 @@ class Queue:
         job.state = State.PAINTING
         self._painting_since = time.monotonic()
         job.touch()
-        self._touch_waiting()
+        self._moved()
         return job
 
     def position(self, job: Job) -> int:
         """Return a job's place: 1 is next, 0 is being painted or done."""
-        return self._order().index(job.id) + 1 if job.id in self._starts else 0
+        return self._place(job)[0]
 
     def eta_s(self, job: Job) -> float | None:
         """Estimate the seconds until a job is painted; None before there is any experience."""
@@ -132,19 +184,21 @@ class Queue:
             return 0.0
         if self._seconds_per_cost is None:
             return None
-        ahead = [self._jobs[job_id] for job_id in self._order()[: self.position(job)]]
         running = [other for other in self._jobs.values() if other.state is State.PAINTING]
         spent_s = time.monotonic() - self._painting_since
         left_s = sum(max(cost(other.request) * self._seconds_per_cost - spent_s, 0.0) for other in running)
-        return left_s + sum(cost(other.request) for other in ahead) * self._seconds_per_cost
+        return left_s + self._place(job)[1] * self._seconds_per_cost
 
-    async def cancel(self, job: Job) -> None:
-        """Call a job off: at once while it waits, between two steps while it is painted; a painted one is left alone."""
+    async def cancel(self, job: Job) -> bool:
+        """Call a job off: at once while it waits, between two steps while it is painted; a painted one is left alone, which is told."""
+        if job.state not in (State.WAITING, State.PAINTING):
+            return False
         job.cancelled = True
-        if job.id in self._starts:
-            self._withdraw(job)
-            self._touch_waiting()
+        if job.state is State.WAITING:
+            if job.id in self._starts:
+                self._withdraw(job)
             await self.failed(job, Cancelled())
+        return True
 
     def _withdraw(self, job: Job) -> None:
         """Take a waiting job out of the line; nobody pays for what was not painted, so the same person's later jobs move up."""
@@ -171,7 +225,7 @@ class Queue:
         job.painting = painting
         job.state = State.PAINTED
         job.touch()
-        self._touch_waiting()
+        self._let_in()
 
     async def failed(self, job: Job, error: EngineError) -> None:
         """Note that a job ends without a result; `Cancelled` is an end like others, but no failure.
@@ -191,6 +245,12 @@ class Queue:
         job.message_id = message_id
         await self._history.set_message(job, message_id)
 
+    async def kept(self, job: Job) -> None:
+        """Note that no place took the result: the person may ask for it."""
+        await self._history.kept(job)
+        job.state = State.KEPT
+        self._forget(job)
+
     async def delivered(self, job: Job, message_id: int) -> None:
         """Note that the result was posted."""
         await self._history.delivered(job, message_id)
@@ -200,7 +260,10 @@ class Queue:
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.id, None)
         self._starts.pop(job.id, None)
+        if job.id in self._held:
+            self._held.remove(job.id)
         job.touch()
+        self._let_in()
 
     def find(self, job_id: int) -> Job | None:
         """Return an unfinished job by its id."""

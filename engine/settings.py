@@ -26,6 +26,7 @@ class Settings(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     waiting: int = Field(ge=1)
     per_user: int = Field(ge=1)
+    per_server: int = Field(ge=1)
     progress_every_s: float = Field(ge=1, allow_inf_nan=False)
     page_port: int = Field(ge=0, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]

@@ -8,6 +8,7 @@ from PIL import (  # noqa: F401  # Pillow opens formats only whose modules have 
     BmpImagePlugin,
     GifImagePlugin,
     Image,
+    ImageChops,
     ImageCms,
     ImageFilter,
     ImageOps,
@@ -18,17 +19,23 @@ from PIL import (  # noqa: F401  # Pillow opens formats only whose modules have 
 )
 
 from engine.errors import InvalidRequest
+from engine.pictures import encode, read_receipt
 
 LIMIT_BYTES = 25 * 2**20
 """Of a file: what Discord takes of members who pay nothing is less."""
-LIMIT_PIXELS = 40_000_000
-"""Of a picture: 120 MB in memory. Cameras of phones stay below."""
+LIMIT_MEGAPIXELS = 40
+"""Of a picture: 120 MB in memory. Most cameras of phones stay below."""
+LONGEST_PX = 1024
+"""Side of pictures that are kept for a job that waits: four such results still fit into one message."""
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF")
 """What Pillow may try. Others run programs, need fonts or have no use here."""
 SHORTEST_ASPECT = 0.97
 """A mask of another size may differ by rounding, not in shape."""
 FEATHER_SHARE = 64
 """A seam is as wide as the shorter side divided by this."""
+BACKGROUND_TOLERANCE = 48
+"""Of 255 in any channel, between a pixel and the colour of the background."""
+VEIL = (255, 0, 170, 150)
 SRGB = ImageCms.createProfile("sRGB")
 
 
@@ -39,23 +46,33 @@ def open_picture(data: bytes) -> Image.Image:
         InvalidRequest: it is no picture, damaged, or too large; told before any pixel is decoded where the header says so.
     """
     if len(data) > LIMIT_BYTES:
-        raise InvalidRequest("picture", f"be at most {LIMIT_BYTES // 2**20} MB large; this one has {len(data) / 2**20:.0f}")
+        raise InvalidRequest("picture", "be at most {most} MB large; this one has {have:.0f}", most=LIMIT_BYTES // 2**20, have=len(data) / 2**20)
     if not data:
         raise InvalidRequest("picture", "hold something; this file is empty")
     try:
         picture = Image.open(io.BytesIO(data), formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise InvalidRequest("picture", f"have at most {LIMIT_PIXELS / 1e6:.0f} megapixels; this one has far more") from None
+        raise InvalidRequest("picture", "have at most {most} megapixels; this one has far more", most=LIMIT_MEGAPIXELS) from None
     except Exception as error:
         # Pillow's readers of damaged files raise whatever the damage leads them to.
-        raise InvalidRequest("picture", f"be a PNG, JPEG, WebP, GIF, BMP or TIFF file; this one cannot be read ({type(error).__name__})") from None
-    if picture.width * picture.height > LIMIT_PIXELS:
-        raise InvalidRequest("picture", f"have at most {LIMIT_PIXELS / 1e6:.0f} megapixels; this one has {picture.width} × {picture.height} pixels")
+        raise InvalidRequest(
+            "picture", "be a PNG, JPEG, WebP, GIF, BMP or TIFF file; this one cannot be read ({reason})", reason=type(error).__name__
+        ) from None
+    if picture.width * picture.height > LIMIT_MEGAPIXELS * 1e6:
+        raise InvalidRequest(
+            "picture",
+            "have at most {most} megapixels; this one has {width} × {height} pixels",
+            most=LIMIT_MEGAPIXELS,
+            width=picture.width,
+            height=picture.height,
+        )
     try:
         picture.load()
         return in_eight_bits(ImageOps.exif_transpose(picture))
     except Exception as error:
-        raise InvalidRequest("picture", f"be whole; this {picture.format} file is damaged ({type(error).__name__})") from None
+        raise InvalidRequest(
+            "picture", "be whole; this {format} file is damaged ({reason})", format=picture.format, reason=type(error).__name__
+        ) from None
 
 
 def in_eight_bits(picture: Image.Image) -> Image.Image:
@@ -77,6 +94,32 @@ def in_eight_bits(picture: Image.Image) -> Image.Image:
             # A broken or foreign profile: the numbers are taken as they are.
             pass
     return picture.convert("RGBA" if transparent else "RGB")
+
+
+def shrunk(picture: Image.Image) -> Image.Image:
+    """Return a picture at the size at most at which those that people hand in are kept and worked on."""
+    small = picture.copy()
+    small.thumbnail((LONGEST_PX, LONGEST_PX), Image.Resampling.LANCZOS)
+    return small
+
+
+def take_in(data: bytes) -> bytes:
+    """Return a picture that somebody hands in as PNG, of a size at which it is kept.
+
+    Raises:
+        InvalidRequest: as `open_picture`.
+    """
+    return encode(shrunk(open_picture(data)))
+
+
+def receipt_of(data: bytes) -> dict[str, str]:
+    """Return what a picture that somebody hands in says of itself in text chunks, see `engine.pictures`.
+
+    Raises:
+        InvalidRequest: as `open_picture`.
+    """
+    open_picture(data)
+    return read_receipt(data)
 
 
 class Framing(StrEnum):
@@ -201,8 +244,24 @@ def read_mask(data: bytes | None, picture: Image.Image) -> Image.Image:
         mask = white_or_transparent(open_picture(data))
         shapes = sorted((mask.width * picture.height, mask.height * picture.width))
         if shapes[0] < SHORTEST_ASPECT * shapes[1]:
-            raise InvalidRequest("mask", f"have the picture's shape, {picture.width} × {picture.height}, not {mask.width} × {mask.height}")
+            raise InvalidRequest(
+                "mask",
+                "have the picture's shape, {width} × {height}, not {own_width} × {own_height}",
+                width=picture.width,
+                height=picture.height,
+                own_width=mask.width,
+                own_height=mask.height,
+            )
         mask = mask.resize(picture.size, Image.Resampling.NEAREST)
+    return check_mask(mask)
+
+
+def check_mask(mask: Image.Image) -> Image.Image:
+    """Make sure that a mask, L, keeps something and repaints something.
+
+    Raises:
+        InvalidRequest: it does not.
+    """
     white = count_white(mask)
     if white == 0:
         raise InvalidRequest("mask", "be white or transparent where to repaint; this one keeps everything")
@@ -217,3 +276,56 @@ def white_or_transparent(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGBA":
         light.paste(255, mask=picture.getchannel("A").point(lambda alpha: 0 if alpha > 127 else 255))
     return light
+
+
+class Region(StrEnum):
+    """A part of a picture that can be named in a word."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    TOP = "top"
+    BOTTOM = "bottom"
+    CENTRE = "centre"
+    BACKGROUND = "background"
+
+
+def region_mask(picture: Image.Image, region: Region) -> Image.Image:
+    """Return what is to be repainted, L: a half of the picture, its middle quarter, or all that has the colour of its border.
+
+    Raises:
+        InvalidRequest: nothing or everything would be repainted.
+    """
+    width, height = picture.size
+    if region is Region.BACKGROUND:
+        return check_mask(background_mask(picture.convert("RGB")))
+    boxes = {
+        Region.LEFT: (0, 0, width // 2, height),
+        Region.RIGHT: (width // 2, 0, width, height),
+        Region.TOP: (0, 0, width, height // 2),
+        Region.BOTTOM: (0, height // 2, width, height),
+        Region.CENTRE: (width // 4, height // 4, width - width // 4, height - height // 4),
+    }
+    mask = Image.new("L", picture.size)
+    mask.paste(255, boxes[region])
+    return check_mask(mask)
+
+
+def background_mask(picture: Image.Image) -> Image.Image:
+    """Return where a picture, RGB, has nearly the colour that is in the middle of its border's, wherever that is."""
+    width, height = picture.size
+    edges = [picture.crop(box).convert("RGB").tobytes() for box in ((0, 0, width, 1), (0, height - 1, width, height), (0, 0, 1, height))]
+    edges.append(picture.crop((width - 1, 0, width, height)).tobytes())
+    border = b"".join(edges)
+    middle = tuple(sorted(border[channel::3])[len(border) // 6] for channel in range(3))
+    differences = ImageChops.difference(picture, Image.new("RGB", picture.size, middle)).split()
+    farthest = ImageChops.lighter(ImageChops.lighter(differences[0], differences[1]), differences[2])
+    near = farthest.point(lambda difference: 255 if difference <= BACKGROUND_TOLERANCE else 0)
+    # Single pixels are noise, of the background or of the object.
+    return near.filter(ImageFilter.MedianFilter(3))
+
+
+def overlay(picture: Image.Image, mask: Image.Image) -> Image.Image:
+    """Show a picture with what is to be repainted, white in `mask`, under a coloured veil."""
+    flat = picture.convert("RGBA")
+    veiled = Image.alpha_composite(flat, Image.new("RGBA", picture.size, VEIL))
+    return Image.composite(veiled, flat, mask)

@@ -38,8 +38,10 @@ class Channels:
         channel = self._world.channels.get(call.id("channel"))
         if channel is None:
             raise unknown_channel()
-        if not channel.permissions & permissions.VIEW_CHANNEL:
+        if channel.foreign or not channel.permissions & permissions.VIEW_CHANNEL:
             raise missing_access()
+        if channel.parent and needed & permissions.SEND_MESSAGES:
+            needed ^= permissions.SEND_MESSAGES | permissions.SEND_MESSAGES_IN_THREADS
         if needed & ~channel.permissions:
             raise missing_permissions()
         return channel

@@ -252,7 +252,7 @@ class Gateway:
 
     def _tell_message(self, message: Message, name: str = "MESSAGE_CREATE") -> None:
         direct = message.channel.recipient is not None
-        if message.ephemeral or not message.channel.permissions & permissions.VIEW_CHANNEL:
+        if message.ephemeral or not self._sees(message.channel):
             return
         told = wire.message(self._world, message, guild_event=True)
         hidden = wire.hide_content(told, self._world.bot)
@@ -264,13 +264,13 @@ class Gateway:
         self._tell_message(message, "MESSAGE_UPDATE")
 
     def _tell_delete(self, message: Message) -> None:
-        if not message.ephemeral and message.channel.permissions & permissions.VIEW_CHANNEL:
+        if not message.ephemeral and self._sees(message.channel):
             intent = Intent.DM_MESSAGES if message.channel.recipient else Intent.GUILD_MESSAGES
             self._tell(intent, "MESSAGE_DELETE", self._place(message.channel) | {"id": str(message.id)})
 
     def _tell_reaction(self, change: tuple[Message, str, User, bool]) -> None:
         message, emoji, person, added = change
-        if not message.channel.permissions & permissions.VIEW_CHANNEL:
+        if not self._sees(message.channel):
             return
         data = self._place(message.channel) | {
             "message_id": str(message.id),
@@ -291,8 +291,18 @@ class Gateway:
                 session.dispatch("INTERACTION_CREATE", wire.interaction(self._world, use))
 
     def _tell_channel(self, channel: Channel, name: str) -> None:
-        if channel.recipient is None:
-            self._tell(Intent.GUILDS, name, wire.channel(self._world, channel))
+        if channel.foreign or channel.recipient:
+            return
+        told = wire.channel(self._world, channel)
+        if channel.parent:
+            name = name.replace("CHANNEL", "THREAD")
+            told |= {"newly_created": True} if name == "THREAD_CREATE" else {}
+        self._tell(Intent.GUILDS, name, told)
+
+    @staticmethod
+    def _sees(channel: Channel) -> bool:
+        """Tell whether the bot hears of what happens in a place."""
+        return not channel.foreign and bool(channel.permissions & permissions.VIEW_CHANNEL)
 
     @staticmethod
     def _place(channel: Channel) -> dict[str, Any]:

@@ -2,7 +2,15 @@
 
 from loopback import limits, posting, wire
 from loopback.api import Api, Call
-from loopback.refusals import acknowledged_already, dead_token, invalid, unknown_interaction, unknown_message, unknown_webhook
+from loopback.refusals import (
+    acknowledged_already,
+    dead_token,
+    invalid,
+    too_many_follow_ups,
+    unknown_interaction,
+    unknown_message,
+    unknown_webhook,
+)
 from loopback.values import ACK_LIMIT_S, EPHEMERAL, LOADING, TOKEN_LIFE_S, Interaction, Json, Message
 from loopback.world import World
 
@@ -10,6 +18,8 @@ COMMAND, COMPONENT, AUTOCOMPLETE, MODAL_SUBMIT = 2, 3, 4, 5
 """Types of interactions."""
 MESSAGE, DEFER, DEFER_UPDATE, UPDATE, CHOICES, MODAL = 4, 5, 6, 7, 8, 9
 """Types of answers."""
+FOLLOW_UPS_ABROAD = 5
+"""Of an interaction in a place that the bot is not in."""
 WEBHOOK = "/webhooks/{application}/{token}"
 
 
@@ -127,6 +137,8 @@ class Answers:
         if use.message and use.message.thinking and not use.message.deleted:
             posting.edit(self._world, use.message, call.body, call.files)
             return wire.message(self._world, use.message)
+        if use.channel.foreign and len(use.followups) >= FOLLOW_UPS_ABROAD:
+            raise too_many_follow_ups()
         message = posting.create(self._world, use.channel, self._world.bot, call.body, call.files, use)
         use.followups.append(message)
         self._world.touch()

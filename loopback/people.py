@@ -51,6 +51,7 @@ class People:
             NotSent: Discord's client would not send these options.
         """
         definition, path = await self._known(SLASH, name)
+        check_installed(definition, channel)
         data = command_data(self.world, channel, definition, path, options or {})
         return self._start(user, channel, COMMAND, data, name)
 
@@ -65,6 +66,7 @@ class People:
     async def context_menu(self, user: User, channel: Channel, target: Message | User, name: str) -> Interaction:
         """Use a command from the menu of a message or a user."""
         definition, _ = await self._known(MESSAGE_MENU if isinstance(target, Message) else USER_MENU, name)
+        check_installed(definition, channel)
         resolver = Resolver(self.world, channel)
         if isinstance(target, Message):
             # A message that somebody chooses is shown to the bot in full.
@@ -125,6 +127,12 @@ class People:
 
     def _start(self, user: User, channel: Channel, kind: int, data: Json, name: str, source: Message | None = None) -> Interaction:
         token = secrets.token_urlsafe(48)
-        use = Interaction(self.world.snowflake(), token, kind, user, channel, self.world.clock.now(), data, name, source)
+        use = Interaction(self.world.snowflake(), token, kind, user, channel, self.world.clock.now(), data, name, source, locale=user.locale)
         self.world.add_interaction(use)
         return use
+
+
+def check_installed(definition: Json, channel: Channel) -> None:
+    """Make sure that a command is offered where the bot is not: only what people can install for themselves is."""
+    if channel.foreign and 1 not in (definition.get("integration_types") or []):
+        raise NotSent("this command is not installed for you here")

@@ -94,5 +94,9 @@ def dead_token() -> Refusal:
     return Refusal(401, 50027, "Invalid Webhook Token")
 
 
+def too_many_follow_ups() -> Refusal:
+    return Refusal(400, 40094, "This interaction has reached its maximum number of follow up messages.")
+
+
 def unreadable_reference() -> Refusal:
     return Refusal(400, 160002, "Cannot reply without permission to read message history")

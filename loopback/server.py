@@ -151,8 +151,16 @@ class Loopback(People):
     def add_channel(self, name: str, nsfw: bool = False) -> Channel:
         return self.world.add_channel(name, nsfw)
 
-    def add_user(self, name: str, dms_open: bool = True) -> User:
-        return self.world.add_user(name, dms_open)
+    def add_thread(self, parent: Channel, name: str) -> Channel:
+        """Open a public thread below a channel."""
+        return self.world.add_thread(parent, name)
+
+    def add_foreign_channel(self, name: str, guild: bool = True) -> Channel:
+        """Add a place that the bot is not in, a channel of another guild or a group: people who installed it may use it there."""
+        return self.world.add_foreign_channel(name, guild)
+
+    def add_user(self, name: str, dms_open: bool = True, moderator: bool = False) -> User:
+        return self.world.add_user(name, dms_open, moderator)
 
     def dm(self, user: User) -> Channel:
         """Return the direct messages between `user` and the bot."""

@@ -72,7 +72,7 @@ def _snapshot(world: World) -> Json:
     return {
         "version": VERSION,
         "last_snowflake": world.last_snowflake,
-        "users": [{"id": user.id, "name": user.name, "dms_open": user.dms_open} for user in world.people()],
+        "users": [{key: getattr(user, key) for key in USER} for user in world.people()],
         "channels": [_channel(channel) for channel in world.channels.values()],
         "commands": [[scope, commands] for scope, commands in world.commands.items()],
         "interactions": [_interaction(use) for use in world.interactions.values() if world.clock.now() - use.created_at < TOKEN_LIFE_S],
@@ -88,11 +88,14 @@ def _channel(channel: Channel) -> Json:
         "recipient": channel.recipient and channel.recipient.id,
         "denied": channel.denied,
         "allowed": channel.allowed,
+        "parent": channel.parent and channel.parent.id,
+        "foreign": channel.foreign,
         "messages": [_message(message) for message in channel.messages],
     }
 
 
 SIMPLE = "id content embeds components flags nonce created_at edited_at reply_to mention_everyone reactions visible_to origin".split()
+USER = "id name dms_open moderator locale".split()
 FILE = "id filename size content_type width height description ephemeral".split()
 USE = "id token type created_at data name acknowledged_after_s response_type modal choices dead missed".split()
 
@@ -126,11 +129,13 @@ def _restored(saved: Json, present: World) -> World:
     world.bot = world.users[present.bot.id] = present.bot
     world.last_snowflake = saved["last_snowflake"]
     for told in saved["users"]:
-        world.users[told["id"]] = User(told["id"], told["name"], dms_open=told["dms_open"])
+        world.users[told["id"]] = User(**told)
     for told in saved["channels"]:
         messages = told.pop("messages")
         recipient = told.pop("recipient")
-        channel = world.take_channel(Channel(**told, recipient=world.users[recipient] if recipient else None))
+        # A thread comes after the channel that it is below; files of earlier versions know no threads.
+        parent = world.channels.get(told.pop("parent", None))
+        channel = world.take_channel(Channel(**told, recipient=world.users[recipient] if recipient else None, parent=parent))
         for message in messages:
             _restore_message(world, channel, message)
     for scope, commands in saved["commands"]:

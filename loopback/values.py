@@ -31,6 +31,14 @@ class User:
     name: str
     bot: bool = False
     dms_open: bool = True
+    moderator: bool = False
+    """May manage messages."""
+    locale: str = "en-US"
+
+    @property
+    def permissions(self) -> int:
+        """What this person may do in the guild."""
+        return permissions.EVERYONE | (permissions.MANAGE_MESSAGES if self.moderator else 0)
 
     @property
     def mention(self) -> str:
@@ -110,7 +118,10 @@ class Message:
 
 @dataclass(eq=False, slots=True)
 class Channel:
-    """A text channel of the guild (`recipient` None) or the direct messages between a person and the bot."""
+    """A text channel of the guild, a thread below one (`parent`), or the direct messages between a person (`recipient`) and the bot.
+
+    One that is `foreign`, in another guild or a group, the bot is not in: people who installed it bring it along.
+    """
 
     id: int
     name: str
@@ -120,11 +131,15 @@ class Channel:
     messages: list[Message] = field(default_factory=list, repr=False)
     denied: int = 0
     allowed: int = 0
+    parent: "Channel | None" = field(default=None, repr=False)
+    foreign: bool = False
     changed: "Callable[[Channel], None]" = field(default=lambda channel: None, repr=False)
 
     @property
     def permissions(self) -> int:
         """What the bot may do here."""
+        if self.parent:
+            return self.parent.permissions
         if self.recipient:
             return permissions.DIRECT_MESSAGE
         granted = (permissions.EVERYONE & ~self.denied) | self.allowed

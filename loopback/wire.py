@@ -7,7 +7,7 @@ from typing import Any
 
 from loopback import permissions
 from loopback.values import Attachment, Channel, Interaction, Json, Message, User
-from loopback.world import BOT_ROLE_ID, World
+from loopback.world import BOT_ROLE_ID, EPOCH_MS, World
 
 REPLY, CHAT_INPUT, PLAIN = 19, 20, 0
 
@@ -66,6 +66,11 @@ def channel(world: World, place: Channel) -> Json:
     last = place.messages[-1].id if place.messages else None
     if place.recipient:
         return {"id": str(place.id), "type": 1, "flags": 0, "last_message_id": last and str(last), "recipients": [user(place.recipient)]}
+    if place.parent:
+        return thread(world, place)
+    if place.foreign and not place.guild_id:
+        owner = str(world.guild.owner_id)
+        return {"id": str(place.id), "type": 3, "flags": 0, "name": place.name, "icon": None, "owner_id": owner, "recipients": []}
     overwrites = []
     if place.denied or place.allowed:
         overwrites.append({"id": str(world.bot.id), "type": 1, "allow": str(place.allowed), "deny": str(place.denied)})
@@ -82,6 +87,27 @@ def channel(world: World, place: Channel) -> Json:
         "flags": 0,
         "last_message_id": last and str(last),
         "permission_overwrites": overwrites,
+    }
+
+
+def thread(world: World, place: Channel) -> Json:
+    """Return a public thread below a text channel."""
+    assert place.parent is not None
+    begun = moment((place.id >> 22) / 1000 + EPOCH_MS / 1000)
+    return {
+        "id": str(place.id),
+        "type": 11,
+        "guild_id": str(place.guild_id),
+        "parent_id": str(place.parent.id),
+        "owner_id": str(world.guild.owner_id),
+        "name": place.name,
+        "last_message_id": str(place.messages[-1].id) if place.messages else None,
+        "message_count": len(place.messages),
+        "total_message_sent": len(place.messages),
+        "member_count": 1,
+        "rate_limit_per_user": 0,
+        "flags": 0,
+        "thread_metadata": {"archived": False, "auto_archive_duration": 1440, "archive_timestamp": begun, "locked": False, "create_timestamp": begun},
     }
 
 
@@ -120,8 +146,8 @@ def guild(world: World) -> Json:
         "unavailable": False,
         "member_count": len(world.users),
         "members": [member(world, world.bot)],
-        "channels": [channel(world, place) for place in places],
-        "threads": [],
+        "channels": [channel(world, place) for place in places if not place.parent],
+        "threads": [channel(world, place) for place in places if place.parent],
         "voice_states": [],
         "presences": [],
         "stage_instances": [],
@@ -225,11 +251,13 @@ def interaction(world: World, use: Interaction) -> Json:
             "guild_id": str(place.guild_id),
             "guild": {"id": str(place.guild_id), "locale": "en-US", "features": []},
             "guild_locale": "en-US",
-            "member": member(world, use.user) | {"permissions": str(permissions.EVERYONE)},
+            "member": member(world, use.user) | {"permissions": str(use.user.permissions)},
             "context": 0,
-            "authorizing_integration_owners": {"0": str(place.guild_id)},
+            "authorizing_integration_owners": {"1": str(use.user.id)} if place.foreign else {"0": str(place.guild_id)},
         }
-        told["channel"]["permissions"] = str(permissions.EVERYONE)
+        told["channel"]["permissions"] = str(use.user.permissions)
+    elif place.foreign:
+        told |= {"user": user(use.user), "context": 2, "authorizing_integration_owners": {"1": str(use.user.id)}}
     else:
         told |= {"user": user(use.user), "context": 1, "authorizing_integration_owners": {"0": "0"}}
     if use.source:

@@ -87,14 +87,22 @@ class World:
         self.last_snowflake = max(self.last_snowflake + 1, now << 22)
         return self.last_snowflake
 
-    def add_user(self, name: str, dms_open: bool = True) -> User:
-        user = User(self.snowflake(), name, dms_open=dms_open)
+    def add_user(self, name: str, dms_open: bool = True, moderator: bool = False) -> User:
+        user = User(self.snowflake(), name, dms_open=dms_open, moderator=moderator)
         self._add_user(user)
         self.emit("user", user)
         return user
 
     def add_channel(self, name: str, nsfw: bool = False) -> Channel:
-        channel = Channel(self.snowflake(), name, self.guild.id, nsfw)
+        return self._announced(Channel(self.snowflake(), name, self.guild.id, nsfw))
+
+    def add_thread(self, parent: Channel, name: str) -> Channel:
+        return self._announced(Channel(self.snowflake(), name, parent.guild_id, parent=parent))
+
+    def add_foreign_channel(self, name: str, guild: bool = True) -> Channel:
+        return self._announced(Channel(self.snowflake(), name, self.snowflake() if guild else None, foreign=True))
+
+    def _announced(self, channel: Channel) -> Channel:
         self.take_channel(channel)
         self.emit("channel", channel)
         return channel

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.history import History
-from engine.jobs import Painting, Picture, Progress, Request
+from engine.jobs import Kind, Painting, Picture, Progress, Request
 
 
 def png(colour: tuple[int, int, int], side: int = 8) -> bytes:
@@ -28,6 +28,7 @@ class ScriptedPainter:
     """
 
     model = "scripted"
+    kinds = frozenset(Kind)
     known_words = ("cat", "on", "a", "red")
 
     def __init__(self, steps: int = 3) -> None:

@@ -32,12 +32,17 @@ INVITED = discord.Permissions(
 
 
 @pytest.fixture
-async def commands(history: History) -> list[discord.app_commands.Command]:
-    queue = Queue(history, Limits(1, 1))
+async def offered(history: History) -> list[discord.app_commands.Command | discord.app_commands.ContextMenu]:
+    queue = Queue(history, Limits(1, 1, 1))
     bot = Reverie(queue, history, Worker(queue, history, lambda: pytest.fail("no painter is needed")), 2.0)
     for extension in EXTENSIONS:
         await bot.load_extension(extension)
     return list(bot.tree.get_commands())
+
+
+@pytest.fixture
+def commands(offered: list[discord.app_commands.Command | discord.app_commands.ContextMenu]) -> list[discord.app_commands.Command]:
+    return [command for command in offered if isinstance(command, discord.app_commands.Command)]
 
 
 def rows(heading: str, level: str = "###") -> dict[str, str]:
@@ -50,6 +55,11 @@ async def test_the_command_table_is_that_of_the_code(commands: list[discord.app_
     assert {command.name: command.description.rstrip(".") for command in commands} == {
         name: text.split(":")[0].rstrip(".") for name, text in rows("Commands").items()
     }
+
+
+async def test_every_menu_is_named_in_the_readme(offered: list[discord.app_commands.Command | discord.app_commands.ContextMenu]) -> None:
+    menus = [command.name for command in offered if isinstance(command, discord.app_commands.ContextMenu)]
+    assert len(menus) == 3 and all(f"**{name}**" in README for name in menus)
 
 
 async def test_every_option_is_described_and_named_in_the_readme(commands: list[discord.app_commands.Command]) -> None:

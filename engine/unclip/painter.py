@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engine import pictures, uploads
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import SEED_LIMIT, Painting, Picture, Progress, Request, check_prompt
+from engine.jobs import SEED_LIMIT, Kind, Painting, Picture, Progress, Request, check_prompt
 from engine.options import Keywords, Options, several
 from engine.unclip.clip import TextCondition
 from engine.unclip.model import Model, Setting
@@ -136,6 +136,17 @@ class Painter:
         return self.parts.known_words
 
     @property
+    def kinds(self) -> frozenset[Kind]:
+        """What the model can do."""
+        parts, found = self.parts, set()
+        if parts.clip is not None and parts.stages:
+            if parts.prior is not None:
+                found |= {Kind.DREAM, Kind.INPAINT}
+            if parts.clip.side:
+                found.add(Kind.VARIATION)
+        return frozenset(found)
+
+    @property
     def side(self) -> int:
         """Side of finished pictures in pixels."""
         return self.parts.stages[-1].side if self.parts.stages else 0
@@ -148,7 +159,14 @@ class Painter:
             Misconfigured: what comes out is no picture in the number format that was chosen.
         """
         started = time.perf_counter()
-        painted = self.dream([request.prompt], report, count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
+        how = Keywords(count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
+        match request.kind:
+            case Kind.VARIATION:
+                painted = self.variation([request.image or b""], report, prompt=request.prompt, **how)
+            case Kind.INPAINT:
+                painted = self.inpaint(request.image or b"", request.mask, request.prompt, report, framing=Framing.PAD, **how)
+            case Kind.DREAM:
+                painted = self.dream([request.prompt], report, **how)
         settings = painted[0].settings
         return Painting(
             pictures=tuple(one.picture for one in painted),
@@ -285,7 +303,9 @@ class Painter:
             if needed and not there
         ]
         if lacks:
-            raise InvalidRequest("model", f"have a {' and a '.join(lacks)} for {operation}; '{self.model}' has none")
+            raise InvalidRequest(
+                "model", "have a {parts} for {operation}; '{model}' has none", parts=" and a ".join(lacks), operation=operation, model=self.model
+            )
 
     @torch.inference_mode()
     def work(
@@ -340,7 +360,9 @@ class Painter:
         unets = len(self.parts.stages)
         for name, values in (("steps", several(how.steps)), ("guidance", several(how.guidance))):
             if len(values) > unets:
-                raise InvalidRequest(name, f"name at most {unets} values, one for each unet of {self.model}, not {len(values)}")
+                raise InvalidRequest(
+                    name, "name at most {most} values, one for each unet of {model}, not {have}", most=unets, model=self.model, have=len(values)
+                )
         settings = []
         for number, (stage, own) in enumerate(zip(self.parts.stages, self.parts.settings, strict=True), start=1):
             steps, guidance = how.of_unet(number)

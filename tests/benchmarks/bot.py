@@ -72,7 +72,7 @@ async def measure(grids: int, folder: Path) -> None:
     """Start the bot, ask for one grid after the other, and print."""
     clock, seconds = Clock(), dict[str, float]()
     history = await History.open(folder)
-    queue = Queue(history, Limits(100, 100))
+    queue = Queue(history, Limits(100, 100, 100))
     worker = Worker(queue, history, lambda: load(seconds))
     async with Loopback(folder=folder / "loopback") as server, Reverie(queue, history, worker, 2.0, Endpoint(server.api, server.gateway)) as bot:
         async with beside(clock.run(), bot.start(server.token), worker.run()):

@@ -16,7 +16,7 @@ from loopback import Channel, Interaction, Loopback, Message, User
 from tests.conftest import ScriptedPainter
 
 Start = Callable[..., contextlib.AbstractAsyncContextManager[Reverie]]
-WIDE = Limits(waiting=20, per_user=10)
+WIDE = Limits(waiting=20, per_user=10, per_server=1000)
 EVERY_S = 0.3
 """Between two edits of a progress message; two seconds in life."""
 

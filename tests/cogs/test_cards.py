@@ -4,7 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cogs import _cards as cards
-from engine.jobs import PROMPT_LIMIT, Job, Origin, Painting, Picture, Progress, Request, State
+from cogs._language import LANGUAGES, language
+from engine.jobs import PROMPT_LIMIT, Job, Kind, Origin, Painting, Picture, Progress, Request, State
 
 prompts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=PROMPT_LIMIT).filter(str.strip)
 
@@ -12,23 +13,28 @@ words = st.text(st.characters(categories=["L"]), min_size=1, max_size=200)
 """What painters call words: runs of letters."""
 
 
+SAY = language("en-US")
+
+
 def job(prompt: str = "a cat", state: State = State.WAITING) -> Job:
     return Job(7, Request(prompt, seed=1), Origin(1, 2), 0.0, state)
 
 
-@given(prompts, st.lists(words, max_size=100))
-def test_no_prompt_makes_a_card_that_discord_refuses(prompt: str, unknown: list[str]) -> None:
+@given(prompts, st.lists(words, max_size=100), st.sampled_from(["en-US", *LANGUAGES]))
+def test_no_prompt_makes_a_card_that_discord_refuses(prompt: str, unknown: list[str], locale: str) -> None:
+    say = language(locale)
     painting = Painting((Picture(b"", 1, 8, 8),), "m" * 2000, 30, 1.5, 1.0, tuple(unknown))
-    embed = cards.result(job(prompt), painting, ("word",) * 500)
+    embed = cards.result(job(prompt), painting, ("word",) * 500, say)
     assert len(embed) <= 6000 and len(embed.description or "") <= 4096
     assert all(0 < len(field.value or "") <= 1024 and 0 < len(field.name or "") <= 256 for field in embed.fields)
-    assert 0 < len(cards.alt_text(job(prompt))) <= 1024
-    assert len(cards.progress(job(prompt), 100, 2**33)) <= 2000
+    assert 0 < len(cards.alt_text(job(prompt).request, say)) <= 1024
+    assert len(cards.progress(job(prompt), 100, 2**33, say)) <= 2000
+    assert len(cards.info(job(prompt), painting, None, say)) <= 2000 + len(painting.model)
 
 
 @pytest.mark.parametrize("prompt", ["*" * PROMPT_LIMIT, "`" * PROMPT_LIMIT, "_a_" * 300, "[x](http://y) " * 60, "\\" * PROMPT_LIMIT])
 def test_prompts_full_of_markup_stay_text_and_within_limits(prompt: str) -> None:
-    text = cards.progress(job(prompt), 1, None)
+    text = cards.progress(job(prompt), 1, None, SAY)
     assert len(text) <= 2000
     inside = text.split("\n")[0].removeprefix("**").removesuffix("**")
     assert discord.utils.remove_markdown(inside.replace("\\", "")) is not None
@@ -53,8 +59,36 @@ def test_a_prompt_never_names_the_file() -> None:
 def test_progress_says_where_a_job_is(state: State, progress: Progress | None, position: int, says: str) -> None:
     asked = job(state=state)
     asked.progress = progress
-    assert cards.progress(asked, position, None) == f"**a cat**\n{says}"
+    assert cards.progress(asked, position, None, SAY) == f"**a cat**\n{says}"
 
 
 def test_progress_tells_when_it_will_be_done() -> None:
-    assert "done <t:1700000000:R>" in cards.progress(job(), 2, 1_700_000_000)
+    assert "done <t:1700000000:R>" in cards.progress(job(), 2, 1_700_000_000, SAY)
+
+
+@pytest.mark.parametrize(("count", "rows"), [(1, [1, 1, 4]), (4, [4, 4, 4]), (9, [5, 4, 5, 4, 4])])
+def test_a_card_has_buttons_for_every_picture_and_fits_into_five_rows(count: int, rows: list[int]) -> None:
+    asked = Job(10**17, Request("a cat", seed=1, count=count), Origin(1, 2), 0.0)
+    components = cards.card_buttons(asked, frozenset(Kind), SAY).to_components()
+    assert [len(row["components"]) for row in components] == rows
+    shown = [button for row in components for button in row["components"]]
+    assert all(button["label"] and cards.BUTTON_ID.fullmatch(button["custom_id"]) and len(button["custom_id"]) <= 100 for button in shown)
+    assert [button["label"] for button in shown][:count] == [f"U{n}" for n in range(1, count + 1)]
+
+
+def test_what_a_model_cannot_do_has_no_button() -> None:
+    asked = job()
+    labels = [item.label for item in cards.card_buttons(asked, frozenset({Kind.VARIATION}), SAY).children]
+    assert labels == ["U1", "U2", "U3", "U4", "V1", "V2", "V3", "V4", "Info", "Delete"]
+    assert [item.label for item in cards.card_buttons(asked, frozenset({Kind.DREAM}), SAY).children][4:] == [
+        "Reroll",
+        "Edit prompt",
+        "Info",
+        "Delete",
+    ]
+
+
+def test_whoever_waited_long_hears_how_long_and_where_it_was_asked() -> None:
+    asked = Job(7, Request("a cat", seed=1), Origin(5, 2, guild_id=3, asked_in=9), 0.0)
+    assert cards.headline(asked, 59, SAY) == "<@5> · [asked here](https://discord.com/channels/3/2/9)"
+    assert cards.headline(job(), 150, SAY) == "<@1> · done after 2 min"

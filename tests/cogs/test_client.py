@@ -30,7 +30,10 @@ async def test_commands_are_registered_again_when_discord_has_lost_them(discord_
     discord_.world.commands[None].clear()
     async with start():
         assert registrations(discord_) == 2
-    assert {command["name"] for command in discord_.world.commands[None]} == {"dream", "words"}
+    assert {command["name"] for command in discord_.world.commands[None]} == {
+        *("dream", "words", "variations", "inpaint", "queue", "show"),
+        *("Variations", "Inpaint…", "Picture info"),
+    }
 
 
 async def test_a_refused_registration_stops_nobody_and_is_tried_again(discord_: Loopback, start: Start, caplog: pytest.LogCaptureFixture) -> None:
@@ -82,10 +85,12 @@ def failing_once(function):
 async def test_a_fault_in_a_command_is_told_with_a_reference_that_stands_in_the_log(
     discord_: Loopback, bot: Reverie, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken() -> None:
-        raise RuntimeError("secret inner thing")
+    class Broken:
+        @property
+        def known_words(self) -> None:
+            raise RuntimeError("secret inner thing")
 
-    monkeypatch.setattr(bot.get_cog("Dream"), "_known_words", broken)
+    monkeypatch.setattr(bot.desk, "model", Broken())
     with caplog.at_level(logging.ERROR):
         interaction = await discord_.command(discord_.ann, discord_.general, "words")
         await discord_.wait_for(lambda: interaction.message)
@@ -102,15 +107,6 @@ async def test_a_command_that_is_no_more_is_explained(discord_: Loopback, bot: R
     assert interaction.message.content.startswith("This command has changed.") and interaction.message.flags & 64
 
 
-async def test_commands_are_offered_in_servers_and_in_direct_messages_to_the_bot_alone(discord_: Loopback, bot: Reverie) -> None:
+async def test_commands_are_offered_everywhere(discord_: Loopback, bot: Reverie) -> None:
     for command in discord_.world.commands[None]:
-        assert (command["contexts"], command["integration_types"]) == ([0, 1], [0])
-
-
-async def test_text_is_no_command(discord_: Loopback, bot: Reverie) -> None:
-    before = len(discord_.requests)
-    await discord_.say(discord_.ann, discord_.general, f"<@{discord_.bot.id}> dream a cat")
-    await discord_.say(discord_.ann, discord_.dm(discord_.ann), "help")
-    interaction = await discord_.command(discord_.ann, discord_.general, "words")
-    await discord_.wait_for(lambda: interaction.message)
-    assert len(discord_.requests) == before + 1
+        assert (command["contexts"], command["integration_types"]) == ([0, 1, 2], [0, 1])

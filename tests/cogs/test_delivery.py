@@ -123,21 +123,43 @@ async def test_a_channel_that_closed_with_its_token_expired_is_got_round_by_a_di
     assert results(discord_) == [] and len(direct_results(discord_)) == 1
 
 
-async def test_where_no_way_is_open_the_job_is_failed_and_said_so(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
+async def test_where_no_way_is_open_the_result_is_kept_and_said_so(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
     interaction = await asked(discord_, painter, discord_.add_user("cara", dms_open=False))
     interaction.expire()
     discord_.general.deny(SEND_MESSAGES)
     painter.hold.set()
-    await settled(bot, "failed")
-    await discord_.wait_for(lambda: "may post neither" in interaction.message.content)
+    await settled(bot, "kept")
+    await discord_.wait_for(lambda: "`/show 1`" in interaction.message.content)
+    assert interaction.message.components == []
 
 
-async def test_a_result_that_is_refused_everywhere_is_told_with_a_reference(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
+async def test_a_result_that_is_refused_everywhere_is_kept(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
     interaction = await asked(discord_, painter)
     discord_.fail_next(3, status=400, path=r"/messages$|/webhooks/\d+/[^/]+$")
     painter.hold.set()
-    await settled(bot, "failed")
-    await discord_.wait_for(lambda: "`1-400-" in interaction.message.content)
+    await settled(bot, "kept")
+    await discord_.wait_for(lambda: "`/show 1`" in interaction.message.content)
+
+
+async def test_what_is_kept_is_told_at_the_next_occasion_once_and_brought_by_show(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
+    cara = discord_.add_user("cara", dms_open=False)
+    interaction = await asked(discord_, painter, cara, count=2)
+    interaction.expire()
+    discord_.general.deny(SEND_MESSAGES)
+    painter.hold.set()
+    await settled(bot, "kept")
+    for person, notices in ((discord_.ben, 0), (cara, 1), (cara, 0)):
+        use = await discord_.command(person, discord_.general, "words")
+        await discord_.wait_for(lambda use=use: use.message)
+        await asyncio.sleep(0.1)
+        assert [message.content for message in use.followups] == ["Painted, and kept for you: `/show 1`"] * notices
+    other = await discord_.command(discord_.ben, discord_.dm(discord_.ben), "show", {"number": 1})
+    await discord_.wait_for(lambda: other.message)
+    assert "don't remember" in other.message.content
+    shown = await discord_.command(cara, discord_.general, "show", {"number": 1})
+    await discord_.wait_for(lambda: shown.message and shown.message.attachments)
+    assert [file.filename for file in shown.message.attachments] == ["1-1.png", "1-2.png"] and shown.message.ephemeral
+    await settled(bot, "delivered")
 
 
 async def test_a_place_that_refuses_a_result_is_got_round(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
@@ -218,8 +240,15 @@ async def test_an_upload_that_is_too_large_all_the_same_becomes_smaller(discord_
     await settled(bot, "delivered")
     [message] = results(discord_)
     [refused] = [request for request in discord_.requests if request.status == 413]
-    assert message.attachments[0].filename == "reverie-1.jpg"
+    assert message.attachments[0].filename == "reverie-1.webp"
     assert len(message.attachments[0].data) < refused.files[0][1] / 2
+
+
+async def test_a_place_that_takes_little_gets_a_smaller_file_and_show_brings_the_originals(discord_: Loopback, bot: Reverie) -> None:
+    discord_.limits.reported_file_bytes = discord_.limits.file_bytes = 2_000
+    await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "count": 9})
+    message = await result(discord_)
+    assert len(message.attachments[0].data) <= 2_000
 
 
 async def test_a_stop_still_tells_who_is_just_being_told(discord_: Loopback, start: Start, painter: ScriptedPainter, impatient: None) -> None:

@@ -97,26 +97,35 @@ async def test_an_empty_prompt_is_refused_in_one_sentence(discord_: Loopback, bo
     assert interaction.message.flags & 64 and await states(bot) == []
 
 
-async def test_too_many_jobs_of_one_person_are_refused(discord_: Loopback, start: Start, painter: ScriptedPainter) -> None:
+async def test_more_jobs_of_one_person_than_are_in_line_wait_and_are_painted(discord_: Loopback, start: Start, painter: ScriptedPainter) -> None:
     painter.hold.clear()
-    async with start(limits=Limits(waiting=9, per_user=1)):
-        await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
-        await discord_.wait_for(lambda: discord_.general.messages)
-        refused = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "another"})
-        await discord_.wait_for(lambda: refused.message)
-        assert "already have 1" in refused.message.content
+    async with start(limits=Limits(waiting=9, per_user=1, per_server=1000)) as bot:
+        for n in range(3):
+            await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": f"ann {n}"})
+        await discord_.wait_for(lambda: bot.queue.waiting == 2)
         painter.hold.set()
-        await result(discord_)
+        await discord_.wait_for(lambda: len(results(discord_)) == 3)
 
 
-async def test_a_grid_that_cannot_fit_is_refused_before_anything_is_queued(discord_: Loopback, bot: Reverie) -> None:
-    discord_.limits.reported_file_bytes = 1_500_000
-    refused = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "count": 9})
-    await discord_.wait_for(lambda: refused.message)
-    assert "1.4 MiB" in refused.message.content and refused.message.flags & 64
-    assert await states(bot) == []
-    await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "count": 1})
-    await result(discord_)
+async def test_nobody_fills_the_queue_alone(discord_: Loopback, start: Start, painter: ScriptedPainter) -> None:
+    painter.hold.clear()
+    async with start(limits=Limits(waiting=6, per_user=1, per_server=1000)) as bot:
+        told = []
+        for user in [discord_.ann] * 5 + [discord_.ben]:
+            interaction = await discord_.command(user, discord_.general, "dream", {"prompt": "a cat"})
+            await discord_.wait_for(lambda use=interaction: use.message)
+            told.append("You already have" in interaction.message.content and bool(interaction.message.flags & 64))
+        assert told[-2:] == [True, False] and sum(told) <= 2
+        painter.hold.set()
+        await settled(bot, *["delivered"] * told.count(False))
+
+
+async def test_an_interaction_that_is_replayed_is_one_job(discord_: Loopback, bot: Reverie) -> None:
+    interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
+    discord_.world.emit("interaction", interaction)
+    await settled(bot, "delivered")
+    await discord_.wait_for(lambda: len(discord_.general.messages) == 1)
+    assert len(results(discord_)) == 1
 
 
 async def test_in_direct_messages_discord_does_not_name_every_permission(discord_: Loopback, bot: Reverie) -> None:

@@ -11,7 +11,7 @@ import pytest
 from engine import history as module
 from engine.errors import Misconfigured
 from engine.history import MIGRATIONS, History, connect, migrate
-from engine.jobs import Origin, Painting, Picture, Request, State
+from engine.jobs import Kind, Origin, Painting, Picture, Request, State
 from tests.conftest import png
 
 REQUEST = Request("a 🦊 on red", seed=2**32 - 1, count=2, steps=9, guidance=2.5)
@@ -149,6 +149,60 @@ async def test_a_damaged_database_is_named_and_left_alone(tmp_path: Path, conten
     assert path.read_bytes()[:18] == content[:18]
 
 
+async def test_pictures_that_people_hand_in_come_back_with_the_job(history: History, tmp_path: Path) -> None:
+    image, mask = png((1, 2, 3)), png((255, 255, 255))
+    origin = Origin(1, 2, event_id=5, locale="de", file_limit=99, is_foreign=True, asked_in=7)
+    asked = [await history.add(Request("a cat", 3, kind=Kind.INPAINT, image=image, mask=mask), origin)]
+    asked.append(await history.add(Request("", 4, kind=Kind.VARIATION, image=image), Origin(1, 2)))
+    assert len(read(tmp_path, "SELECT data FROM upload")) == 2
+    after = await again(history, tmp_path)
+    try:
+        assert [(job.request, job.origin) for job in await after.unfinished()] == [(job.request, job.origin) for job in asked]
+        found = await after.find(asked[0].id)
+        assert found is not None and found.request == asked[0].request
+        assert await after.find(99) is None and await after.find(2**70) is None and await after.find(-1) is None
+    finally:
+        await after.close()
+
+
+async def test_a_draft_is_its_owners_and_is_taken_once(history: History) -> None:
+    draft = await history.add_draft(1, {"prompt": "a cat"}, image=b"picture")
+    assert await history.find_draft(draft, 2) is None
+    found = await history.find_draft(draft, 1)
+    assert found is not None and (found.content, found.image, found.mask) == ({"prompt": "a cat"}, b"picture", None)
+    assert sorted(await asyncio.gather(history.drop_draft(draft), history.drop_draft(draft))) == [False, True]
+    assert await history.find_draft(draft, 1) is None
+
+
+async def test_old_drafts_and_their_pictures_are_forgotten(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = await history.add(Request("", 4, kind=Kind.VARIATION, image=b"kept"), Origin(1, 2))
+    old = await history.add_draft(1, {}, image=b"old")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + module.DRAFT_LIFE_S + 1)
+    await history.add_draft(1, {}, image=b"new")
+    assert await history.find_draft(old, 1) is None
+    assert {row["data"] for row in await history._rows("SELECT data FROM upload")} == {b"kept", b"new"}
+    assert (await history.find(job.id) or job).request.image == b"kept"
+
+
+async def test_what_no_place_took_is_kept_for_the_person(history: History) -> None:
+    job = await history.add(Request("a cat", 3, count=2), Origin(1, 2))
+    assert await history.painting_of(job) is None
+    painting = Painting(tuple(Picture(png((n, n, n)), 3 + n, 8, 8) for n in range(2)), "m", 5, 1.0, 0.1)
+    history.store(job, painting)
+    await history.painted(job, painting)
+    await history.kept(job)
+    assert await history.untold(1) == [job.id] and await history.untold(2) == []
+    await history.told([job.id])
+    assert await history.untold(1) == []
+    assert await history.painting_of(job) == painting
+    assert await history.unfinished() == []
+    first, beyond = await history.picture_id(job, 0), await history.picture_id(job, 2)
+    assert first is not None and beyond is None
+    await history.collected(job)
+    assert [row["state"] for row in await history._rows("SELECT state FROM job")] == ["delivered"]
+
+
 async def test_a_database_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "reverie.db").mkdir()
     with pytest.raises(Misconfigured, match="reverie.db cannot be used.*may be written"):
@@ -221,10 +275,16 @@ EXPECTED = {
         "user_id INTEGER!", "channel_id INTEGER!", "guild_id INTEGER", "spoiler INTEGER!", "token TEXT", "token_expires_at REAL!",
         "message_id INTEGER", "result_id INTEGER", "state TEXT!", "error TEXT", "model TEXT", "used_steps INTEGER", "used_guidance REAL",
         "unknown_words TEXT", "seconds REAL", "created_at REAL!", "started_at REAL", "finished_at REAL",
+        "image TEXT", "mask TEXT", "event_id INTEGER", "locale TEXT!", "file_limit INTEGER!", "is_foreign INTEGER!", "asked_in INTEGER",
+        "removed_by INTEGER",
     ],
     "picture strict": ["id INTEGER", "job INTEGER!", "position INTEGER!", "seed INTEGER!", "path TEXT!", "width INTEGER!", "height INTEGER!"],
     "memory strict": ["key TEXT!", "value TEXT!"],
     "job_state": ["state", "id"],
+    "job_event": ["event_id"],
+    "job_user": ["user_id", "state"],
+    "upload strict": ["hash TEXT!", "data BLOB!"],
+    "draft strict": ["id INTEGER", "user_id INTEGER!", "content TEXT!", "image TEXT", "mask TEXT", "created_at REAL!"],
 }  # fmt: skip
 
 

@@ -38,10 +38,18 @@ def test_a_picture_larger_than_a_tile_is_not_made_smaller() -> None:
     assert opened(pictures.grid([noise(100, 100), png((0, 0, 0))], tile_px=32)).size == (200, 100)
 
 
-@given(st.integers(1, 9))
-@settings(max_examples=9, deadline=None)
-def test_no_grid_is_larger_than_announced(count: int) -> None:
-    assert len(pictures.grid([noise(64, 64) for _ in range(count)], tile_px=64)) <= pictures.bytes_at_most(count, 64)
+def test_a_picture_that_is_no_square_keeps_its_shape_in_a_grid() -> None:
+    wide = pictures.encode(Image.new("RGB", (40, 20), (255, 0, 0)))
+    sheet = opened(pictures.grid([wide, wide], tile_px=32))
+    assert sheet.size == (80, 40)
+    assert [sheet.getpixel((20, y)) for y in (0, 15, 39)] == [(0, 0, 0, 0), (255, 0, 0, 255), (0, 0, 0, 0)]
+
+
+def test_what_is_a_little_too_large_loses_nothing() -> None:
+    gradient = Image.linear_gradient("L").resize((300, 300)).convert("RGB")
+    png = pictures.encode(gradient)
+    data, ending = pictures.fit(png, len(png) - 1)
+    assert ending == "webp" and opened(data).convert("RGB").tobytes() == gradient.tobytes()
 
 
 def test_a_picture_that_fits_stays_as_it_is() -> None:

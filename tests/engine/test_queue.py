@@ -12,7 +12,7 @@ from engine.jobs import Job, Origin, Painting, Picture, Progress, Request, State
 from engine.queue import Limits, Queue, cost
 from tests.conftest import png
 
-WIDE = Limits(waiting=1000, per_user=1000)
+WIDE = Limits(waiting=1000, per_user=1000, per_server=1000)
 
 
 def request(count: int = 1, steps: int | None = 10) -> Request:
@@ -23,8 +23,8 @@ def painting(job: Job, seconds: float = 1.0) -> Painting:
     return Painting(tuple(Picture(png((1, 1, 1)), seed, 8, 8) for seed in job.request.seeds), "m", 10, 1.0, seconds)
 
 
-async def ask(queue: Queue, user: int, count: int = 1) -> Job:
-    return await queue.submit(request(count), Origin(user_id=user, channel_id=1))
+async def ask(queue: Queue, user: int, count: int = 1, guild: int | None = None) -> Job:
+    return await queue.submit(request(count), Origin(user_id=user, channel_id=1, guild_id=guild))
 
 
 async def drain(queue: Queue) -> list[Job]:
@@ -144,7 +144,7 @@ async def test_the_pace_of_earlier_runs_gives_the_first_eta(history: History) ->
 
 
 async def test_a_full_queue_refuses_and_says_its_limit(history: History) -> None:
-    queue = Queue(history, Limits(waiting=2, per_user=9))
+    queue = Queue(history, Limits(waiting=2, per_user=9, per_server=1000))
     await ask(queue, 1)
     await ask(queue, 2)
     with pytest.raises(QueueFull) as refused:
@@ -154,21 +154,52 @@ async def test_a_full_queue_refuses_and_says_its_limit(history: History) -> None
     await ask(queue, 3)
 
 
-async def test_a_person_may_have_so_many_unfinished_jobs_and_no_more(history: History) -> None:
-    queue = Queue(history, Limits(waiting=9, per_user=2))
-    first = await ask(queue, 1)
+async def test_what_one_asks_beyond_a_share_waits_for_ones_earlier_jobs(history: History) -> None:
+    queue = Queue(history, Limits(waiting=9, per_user=1, per_server=1000))
+    small = await ask(queue, 1)
+    large = [await ask(queue, 2, count=9), await ask(queue, 2, count=9)]
+    second = await ask(queue, 1)
+    assert [queue.position(job) for job in (small, *large, second)] == [1, 2, 3, 4]
+    job = await queue.next()
+    assert [queue.position(job) for job in (small, *large, second)] == [0, 1, 2, 3]
+    await queue.painted(job, painting(job))
+    assert [queue.position(job) for job in (large[0], second, large[1])] == [1, 2, 3]
+    assert [job.id for job in await drain(queue)] == [large[0].id, second.id, large[1].id]
+
+
+async def test_a_servers_share_holds_back_its_people_and_nobody_else(history: History) -> None:
+    queue = Queue(history, Limits(waiting=9, per_user=9, per_server=2))
+    of_server = [await ask(queue, user, guild=7) for user in (1, 2, 3)]
+    elsewhere = await ask(queue, 4)
+    assert [queue.position(job) for job in (*of_server, elsewhere)] == [1, 2, 4, 3]
+    await queue.cancel(of_server[0])
+    assert [queue.position(job) for job in (*of_server[1:], elsewhere)] == [1, 2, 3]
+    await queue.cancel(of_server[2])
+    assert queue.waiting == 2
+
+
+async def test_nobody_fills_the_queue_alone(history: History) -> None:
+    queue = Queue(history, Limits(waiting=4, per_user=1, per_server=1000))
     await ask(queue, 1)
-    await queue.next()
-    await queue.painted(first, painting(first))
+    await ask(queue, 1)
     with pytest.raises(TooManyJobs):
         await ask(queue, 1)
     await ask(queue, 2)
-    await queue.delivered(first, 1)
-    await ask(queue, 1)
+    await ask(queue, 3)
+    with pytest.raises(QueueFull):
+        await ask(queue, 4)
+
+
+async def test_an_event_that_is_told_twice_is_one_job(history: History) -> None:
+    queue = Queue(history, WIDE)
+    origin = Origin(1, 1, event_id=77)
+    results = await asyncio.gather(*(queue.submit(request(), origin) for _ in range(3)), return_exceptions=True)
+    assert sorted(type(result).__name__ for result in results) == ["Job", "Repeated", "Repeated"]
+    assert queue.waiting == 1
 
 
 async def test_asking_many_times_at_once_slips_past_no_limit(history: History) -> None:
-    queue = Queue(history, Limits(waiting=5, per_user=3))
+    queue = Queue(history, Limits(waiting=5, per_user=3, per_server=1000))
     results = await asyncio.gather(*(ask(queue, user) for user in (1, 1, 1, 1, 1, 2, 2, 2, 2)), return_exceptions=True)
     accepted = [result for result in results if isinstance(result, Job)]
     assert [job.origin.user_id for job in accepted] == [1, 1, 1, 2, 2]
@@ -246,7 +277,7 @@ async def test_a_restart_keeps_the_order_and_returns_what_only_waits_to_be_deliv
     first = await before.next()
     history.store(first, painting(first))
     await before.painted(first, painting(first))
-    queue = Queue(history, Limits(waiting=1, per_user=1))
+    queue = Queue(history, Limits(waiting=1, per_user=1, per_server=1000))
     found = await queue.restore()
     assert [(job.id, job.state) for job in found] == [(1, State.PAINTED), (2, State.WAITING), (3, State.WAITING)]
     assert [job.id for job in await drain(queue)] == [jobs[1].id, jobs[2].id]
@@ -280,14 +311,14 @@ def test_nothing_is_lost_or_served_twice_and_positions_tell_the_order(tmp_path: 
 
 async def check(history: History, script: list[tuple[str, int, int]]) -> None:
     """Play a script on a queue and hold it to its promises after every line."""
-    limits = Limits(waiting=8, per_user=4)
+    limits = Limits(waiting=8, per_user=2, per_server=3)
     queue = Queue(history, limits)
     waiting: dict[int, Job] = {}
     served: list[int] = []
     for action, first, second in script:
         if action == "ask":
             try:
-                job = await ask(queue, first, second)
+                job = await ask(queue, first, second, guild=5 if first % 2 else None)
             except (QueueFull, TooManyJobs):
                 mine = sum(job.origin.user_id == first for job in waiting.values())
                 assert len(waiting) >= limits.waiting or mine >= limits.per_user

@@ -17,7 +17,7 @@ from tests.conftest import ScriptedPainter
 
 @pytest.fixture
 def queue(history: History) -> Queue:
-    return Queue(history, Limits(waiting=50, per_user=50))
+    return Queue(history, Limits(waiting=50, per_user=50, per_server=1000))
 
 
 @contextlib.asynccontextmanager

@@ -10,10 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import resize_right
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.unclip import load_decoder, load_prior
+from engine.unclip.dialects import Dialect, Release
+from engine.unclip.schedule import alpha_bars
+from engine.unclip.stages import UnetStage
+from engine.unclip.train_config import DecoderConfig
+from engine.unclip.unet import Unet
 from tests.engine.unclip.make_dialects import BATCH, RELEASES, TIMES, encodings, inputs, text_mask, weights_of
 
 FOLDER = Path(__file__).parent / "dialects"
@@ -121,3 +128,30 @@ def test_a_release_that_is_not_recorded_is_told_by_its_tensors(release: str, nam
             check_prior(release, name, loaded.net)
         else:
             check_decoder(release, name, loaded.unets)
+
+
+@pytest.mark.parametrize(
+    ("release", "eta", "percentile", "smooth"),
+    [
+        ("0.23.9", 1.0, 0.9, True),
+        ("0.23.10", 1.0, 0.9, False),
+        ("0.26.0", 1.0, 0.9, False),
+        ("0.26.1", 1.0, 0.95, False),
+        ("1.11.4", 1.0, 0.95, False),
+        ("1.12.0", 0.0, 0.95, False),
+    ],
+)
+def test_what_a_config_leaves_open_is_what_its_release_took(release: str, eta: float, percentile: float, smooth: bool) -> None:
+    """Read from the defaults of the releases' `Decoder`, which the fixtures' networks are not part of."""
+    dialect = Dialect(Release.parse(release))
+    sizes: dict[str, Any] = {"dim": 8, "dim_mults": [1, 2], "image_embed_dim": 8, "resnet_groups": 4}
+    config = DecoderConfig(unets=[sizes, sizes], image_sizes=[8, 16], use_dynamic_thres=True)
+    unet = Unet(**sizes, cond_on_image_embeds=True, lowres_cond=True, dialect=dialect)
+    stage = UnetStage.of(unet, dialect.release, config, 1, alpha_bars("cosine", 10))
+    assert stage.eta == eta
+    x_0 = torch.linspace(0, 3, 1001)[None]
+    assert float(stage.settle(x_0)[0, 500]) == pytest.approx(1.5 / (3 * percentile))
+    smaller = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    cubic = resize_right.resize((smaller + 1) / 2, scale_factors=2).clamp(0, 1) * 2 - 1
+    expected = cubic if smooth else F.interpolate(smaller, 16, mode="nearest")
+    assert torch.allclose(stage.enlarge(smaller, lambda: torch.zeros(1))["lowres_cond_img"], expected, atol=1e-6)

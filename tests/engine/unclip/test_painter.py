@@ -4,6 +4,7 @@ import gzip
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from engine import pictures
 from engine.errors import Cancelled, Misconfigured
-from engine.jobs import Painting, Progress, Request
+from engine.jobs import Kind, Painting, Progress, Request
 from engine.pictures import read_receipt
 from engine.unclip.painter import Painter
 from tests.engine.unclip.test_dialects import fixture, state_dict
@@ -57,6 +59,23 @@ def test_every_picture_carries_what_paints_it_again(painter: Painter, foxes: Pai
     receipt = read_receipt(foxes.pictures[2].png)
     assert receipt["prompt"] == "a fox on a blue background"
     assert (receipt["seed"], receipt["model"], receipt["steps"], receipt["guidance"]) == ("9", "picturebook", "8, 8", f"{foxes.guidance:g}, 1")
+
+
+def test_a_request_says_what_is_to_be_done(painter: Painter, foxes: Painting) -> None:
+    assert painter.kinds == frozenset(Kind)
+    fox = foxes.pictures[0].png
+    mask = pictures.encode(Image.new("L", (64, 64), 255).crop((0, -32, 64, 32)))
+    variation = painter.paint(Request("", seed=7, count=2, steps=2, kind=Kind.VARIATION, image=fox), silent)
+    assert [picture.png for picture in variation.pictures] == [one.picture.png for one in painter.variation([fox], count=2, seed=7, steps=2)]
+    inpaint = painter.paint(Request("a dog on a blue background", seed=7, count=1, steps=2, kind=Kind.INPAINT, image=fox, mask=mask), silent)
+    assert np.array_equal(pixels(inpaint.pictures[0].png)[:31], pixels(fox)[:31])
+    assert not np.array_equal(pixels(inpaint.pictures[0].png), pixels(fox))
+
+
+def test_a_model_does_what_its_parts_allow(painter: Painter) -> None:
+    without_prior = Painter(replace(painter.parts, prior=None))
+    assert without_prior.kinds == {Kind.VARIATION}
+    assert Painter(replace(painter.parts, clip=None)).kinds == frozenset()
 
 
 def test_a_seed_paints_the_same_picture_alone_and_in_company(painter: Painter, foxes: Painting) -> None:

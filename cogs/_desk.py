@@ -1,0 +1,274 @@
+"""Where requests are taken in, whatever they come from: checked, put on disk, acknowledged, followed to their end."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import discord
+
+from cogs import _cards as cards
+from cogs._delivery import Courier, Model
+from cogs._language import language
+from cogs._replies import FAILURES, CannotDo, Forgotten, NoPicture, PermissionsMissing
+from engine import uploads
+from engine.errors import InvalidRequest, Repeated
+from engine.history import History
+from engine.jobs import UPLOAD_LIMIT, Job, Origin, Painting, Request
+from engine.worker import aside
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TOKEN_MARGIN_S = 30.0
+"""An interaction's token is not used in its last seconds: an upload may take longer."""
+DOWNLOAD_S = 30.0
+REQUEST_LIMIT = 24 * 2**20
+"""Bytes of a file where a server's boosts allow much: Discord takes 25 MiB in one request, whatever the server."""
+DECODING = 2
+"""Pictures that are decoded at once: each may take hundreds of megabytes for a moment."""
+
+Acknowledge = Callable[[str, discord.ui.View], Awaitable[int | None]]
+"""Post the first progress message, and return its id where it is known."""
+
+
+class Jobs(Protocol):
+    """What taking requests in needs of the queue."""
+
+    async def submit(self, request: Request, origin: Origin, parent: int | None = None) -> Job: ...
+
+    async def show(self, job: Job, message_id: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A job, and which of its pictures a message shows alone; None where it shows the grid."""
+
+    job: Job
+    index: int | None
+
+
+class Desk:
+    """Takes requests in. They are checked before anything is queued, and on disk before they are acknowledged."""
+
+    def __init__(self, bot: discord.Client, jobs: Jobs, history: History, courier: Courier, model: Model) -> None:
+        self._bot = bot
+        self.jobs = jobs
+        self.history = history
+        self.courier = courier
+        self.model = model
+        self._decoding = asyncio.Semaphore(DECODING)
+
+    async def accept(self, interaction: discord.Interaction, request: Request, *, spoiler: bool = False, parent: int | None = None) -> None:
+        """Take in a request that came by a command, a button or a form, and answer it.
+
+        Raises:
+            Refused: it cannot be served, or not here.
+        """
+
+        async def acknowledge(text: str, view: discord.ui.View) -> int | None:
+            if interaction.response.type is discord.InteractionResponseType.deferred_channel_message:
+                message = await interaction.edit_original_response(content=text, view=view)
+                return message.id
+            if interaction.response.is_done():
+                return (await interaction.followup.send(text, view=view, suppress_embeds=True, wait=True)).id
+            # Links in a prompt stay folded, here and in every edit.
+            return (await interaction.response.send_message(text, view=view, suppress_embeds=True)).message_id
+
+        check_place(interaction)
+        await self._take(request, origin_of(interaction, spoiler), parent, acknowledge)
+
+    async def accept_message(self, message: discord.Message, request: Request, *, spoiler: bool = False, parent: int | None = None) -> None:
+        """Take in a request that somebody made by writing a message, and answer with a reply.
+
+        Raises:
+            Refused: it cannot be served, or not here.
+        """
+
+        async def acknowledge(text: str, view: discord.ui.View) -> int | None:
+            return (await message.reply(text, view=view, mention_author=False, suppress_embeds=True)).id
+
+        if message.guild is not None:
+            check_permissions(message.channel.permissions_for(message.guild.me), in_thread=isinstance(message.channel, discord.Thread))
+        await self._take(request, origin_of_message(message, spoiler), parent, acknowledge)
+
+    async def _take(self, request: Request, origin: Origin, parent: int | None, acknowledge: Acknowledge) -> None:
+        if request.kind not in self.model.kinds:
+            raise CannotDo(self.model.name)
+        try:
+            job = await self.jobs.submit(request, origin, parent)
+        except Repeated:
+            log.info("an event that Discord told of twice is left alone")
+            return
+        try:
+            message_id = await acknowledge(self.courier.text(job), cards.cancel_button(job, language(origin.locale)))
+            if message_id is not None:
+                await self.jobs.show(job, message_id)
+        except FAILURES as error:
+            # Too late, or Discord is not there: the job is accepted all the same and its result is posted.
+            log.warning("job %d: could not be acknowledged: %s", job.id, error)
+        finally:
+            self.courier.follow(job)
+
+    # Pictures that come in.
+
+    async def read(self, attachment: discord.Attachment) -> bytes:
+        """Fetch a file that somebody uploaded.
+
+        Raises:
+            InvalidRequest: it is too large, or Discord no longer has it.
+        """
+        if attachment.size > uploads.LIMIT_BYTES:
+            most, have = uploads.LIMIT_BYTES // 2**20, attachment.size / 2**20
+            raise InvalidRequest("picture", "be at most {most} MB large; this one has {have:.0f}", most=most, have=have)
+        try:
+            async with asyncio.timeout(DOWNLOAD_S):
+                return await attachment.read()
+        except (*FAILURES, TimeoutError) as error:
+            log.info("a picture cannot be fetched: %s", error)
+            raise InvalidRequest("picture", "still be there; Discord doesn't give me this file") from None
+
+    async def decoded(self, function: Callable[..., T], *args: object) -> T:
+        """Run something that decodes pictures beside the loop, only so many at once.
+
+        Raises:
+            InvalidRequest: a picture cannot be used.
+        """
+        async with self._decoding:
+            return await aside(function, *args)
+
+    async def picture(self, attachment: discord.Attachment) -> bytes:
+        """Fetch a picture that somebody uploaded, as PNG of a size that is worked on.
+
+        Raises:
+            InvalidRequest: it is no picture, too large, or damaged.
+        """
+        return await self.decoded(uploads.take_in, await self.read(attachment))
+
+    # Jobs of the past.
+
+    async def remembered(self, number: int) -> Job:
+        """Return a job that was asked for at any time.
+
+        Raises:
+            Forgotten: there is none of this number.
+        """
+        job = await self.history.find(number)
+        if job is None:
+            raise Forgotten
+        return job
+
+    async def shown(self, message: discord.Message) -> Shown | None:
+        """Return what a message of ours shows, None for every other message."""
+        if self._bot.user is None or message.author.id != self._bot.user.id:
+            return None
+        found = [found for row in message.components for item in getattr(row, "children", ()) if (found := cards.button_of(item))]
+        job = await self.history.find(int(found[0]["number"])) if found and found[0]["act"] not in cards.OF_DRAFTS else None
+        if job is None:
+            return None
+        is_grid = any(match["act"] == cards.Act.DELETE for match in found) and job.request.count > 1
+        return Shown(job, None if is_grid else int(found[0]["index"]))
+
+    async def painted(self, job: Job) -> Painting:
+        """Return what a job came to.
+
+        Raises:
+            Forgotten: it came to nothing, or its pictures are gone.
+        """
+        painting = await self.history.painting_of(job)
+        if painting is None:
+            raise Forgotten
+        return painting
+
+
+def uploaded_picture(attachments: Sequence[discord.Attachment]) -> discord.Attachment:
+    """Return the first picture among files.
+
+    Raises:
+        NoPicture: there is none.
+    """
+    for attachment in attachments:
+        if (attachment.content_type or "").startswith("image/") or attachment.filename.lower().endswith((".png", ".jpg", ".jpeg", ".webp")):
+            return attachment
+    raise NoPicture
+
+
+def check_place(interaction: discord.Interaction) -> None:
+    """Make sure that the result can be posted where it was asked for, before anything is painted.
+
+    Raises:
+        PermissionsMissing: the bot may not post pictures here.
+    """
+    # In direct messages nobody can take a permission away, and Discord names only some of them; elsewhere only the interaction answers.
+    if interaction.guild_id is not None and not is_foreign(interaction):
+        check_permissions(interaction.app_permissions, in_thread=isinstance(interaction.channel, discord.Thread))
+
+
+def check_permissions(granted: discord.Permissions, *, in_thread: bool) -> None:
+    """Make sure that the bot may post pictures.
+
+    Raises:
+        PermissionsMissing: it may not.
+    """
+    needed = ("view_channel", "send_messages_in_threads" if in_thread else "send_messages", "embed_links", "attach_files")
+    missing = [name for name in needed if not getattr(granted, name)]
+    if missing:
+        raise PermissionsMissing(missing)
+
+
+def is_foreign(interaction: discord.Interaction) -> bool:
+    """Tell whether the bot is only here because the person brought it along: it may answer, and do nothing else."""
+    return not interaction.is_guild_integration() and (interaction.guild_id is not None or not in_direct_messages(interaction))
+
+
+def in_direct_messages(interaction: discord.Interaction) -> bool:
+    """Tell whether this is between one person and the bot."""
+    return interaction.context.dm_channel if interaction.context is not None else False
+
+
+def origin_of(interaction: discord.Interaction, spoiler: bool) -> Origin:
+    """Note who asked by an interaction, and where the answer goes."""
+    assert interaction.channel_id is not None, "commands, buttons and forms come from channels"
+    limits = [interaction.filesize_limit, REQUEST_LIMIT]
+    if interaction.guild is not None and not is_foreign(interaction):
+        # What Discord says of the place has been wrong by much; the server's boosts are not.
+        limits.append(interaction.guild.filesize_limit)
+    return Origin(
+        user_id=interaction.user.id,
+        channel_id=interaction.channel_id,
+        guild_id=interaction.guild_id,
+        token=interaction.token,
+        token_expires_at=interaction.expires_at.timestamp() - TOKEN_MARGIN_S,
+        spoiler=spoiler,
+        event_id=interaction.id,
+        locale=str(interaction.locale),
+        file_limit=max(min(limits), 1),
+        is_foreign=is_foreign(interaction),
+        asked_in=pointed_at(interaction),
+    )
+
+
+def pointed_at(interaction: discord.Interaction) -> int | None:
+    """Return the message that a request came from: the card whose button was pressed, or the message whose menu was opened."""
+    if interaction.message is not None and not interaction.message.flags.ephemeral:
+        return interaction.message.id
+    data: Any = interaction.data or {}
+    target = data.get("target_id")
+    return int(str(target)) if target is not None else None
+
+
+def origin_of_message(message: discord.Message, spoiler: bool) -> Origin:
+    """Note who asked by a message, and where the answer goes."""
+    guild = message.guild
+    return Origin(
+        user_id=message.author.id,
+        channel_id=message.channel.id,
+        guild_id=guild.id if guild else None,
+        spoiler=spoiler,
+        event_id=message.id,
+        locale=str(guild.preferred_locale) if guild else "en-US",
+        file_limit=min(guild.filesize_limit, REQUEST_LIMIT) if guild else UPLOAD_LIMIT,
+        asked_in=message.id,
+    )

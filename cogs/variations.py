@@ -1,0 +1,95 @@
+"""/variations and the menu *Variations*: other pictures with the meaning of a given one."""
+
+import secrets
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from cogs import _cards as cards
+from cogs._client import Reverie
+from cogs._desk import Desk, check_place, uploaded_picture
+from cogs._language import language_of
+from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Job, Kind, Request
+
+
+class Variations(commands.Cog):
+    """Paints variations of pictures that people hand in."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self.menu = app_commands.ContextMenu(name="Variations", callback=self.from_message)
+
+    @app_commands.command()
+    @app_commands.describe(
+        image="The picture to vary",
+        prompt="Words for models that read text beside the picture",
+        count="How many pictures",
+        seed="Paint an earlier picture again: equal seeds give equal pictures",
+        steps="Denoising steps: more take longer and are finer",
+        guidance="How strictly to follow the picture; 1 is not at all strict",
+        spoiler="Hide the pictures until somebody clicks on them",
+    )
+    async def variations(
+        self,
+        interaction: discord.Interaction,
+        image: discord.Attachment,
+        prompt: app_commands.Range[str, 1, PROMPT_LIMIT] | None = None,
+        count: app_commands.Range[int, 1, COUNT_LIMIT] = 4,
+        seed: app_commands.Range[int, 0, SEED_LIMIT - 1] | None = None,
+        steps: app_commands.Range[int, 1, STEPS_LIMIT] | None = None,
+        guidance: app_commands.Range[float, 0.0, GUIDANCE_LIMIT] | None = None,
+        spoiler: bool = False,
+    ) -> None:
+        """Paint variations of a picture."""
+        check_place(interaction)
+        # Fetching the picture may take longer than Discord waits for a first answer.
+        await interaction.response.defer(thinking=True)
+        seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
+        picture = await self._desk.picture(image)
+        await self._desk.accept(interaction, Request(prompt or "", seed, count, steps, guidance, Kind.VARIATION, picture), spoiler=spoiler)
+
+    async def from_message(self, interaction: discord.Interaction, message: discord.Message) -> None:
+        """Paint variations of the picture in a message; of one of our grids, ask which."""
+        shown = await self._desk.shown(message)
+        if shown is None:
+            attachment = uploaded_picture(message.attachments)
+            check_place(interaction)
+            await interaction.response.defer(thinking=True)
+            picture = await self._desk.picture(attachment)
+            request = Request("", secrets.randbelow(SEED_LIMIT), kind=Kind.VARIATION, image=picture)
+            await self._desk.accept(interaction, request, spoiler=attachment.is_spoiler())
+        elif shown.index is not None:
+            await vary(self._desk, interaction, shown.job, shown.index)
+        else:
+            view = cards.buttons(cards.variation_buttons(shown.job, self._desk.model.kinds))
+            say = language_of(interaction)
+            await interaction.response.send_message(say("Variations of which picture?"), view=view, ephemeral=True)
+
+
+async def vary(desk: Desk, interaction: discord.Interaction, job: Job, index: int) -> None:
+    """Paint variations of one picture of an earlier job.
+
+    Raises:
+        Refused: the picture is gone, or this cannot be done here.
+    """
+    await desk.accept(interaction, await variation_of(desk, job, index), spoiler=job.origin.spoiler, parent=await desk.history.picture_id(job, index))
+
+
+async def variation_of(desk: Desk, job: Job, index: int) -> Request:
+    """Return the request for variations of one picture of an earlier job.
+
+    Raises:
+        Forgotten: the picture is gone.
+    """
+    pictures = (await desk.painted(job)).pictures
+    old = job.request
+    png = pictures[min(index, len(pictures) - 1)].png
+    return Request(old.prompt, secrets.randbelow(SEED_LIMIT), old.count, old.steps, old.guidance, Kind.VARIATION, png)
+
+
+async def setup(bot: Reverie) -> None:
+    """Add the feature to the bot."""
+    cog = Variations(bot.desk)
+    await bot.add_cog(cog)
+    bot.tree.add_command(cog.menu)
