@@ -12,7 +12,8 @@ from PIL import Image, ImageChops, ImageCms, ImageDraw, ImageStat
 
 from engine import uploads
 from engine.errors import InvalidRequest
-from engine.uploads import Frame, Framing, feathered, open_picture, read_mask
+from engine.pictures import write_receipt
+from engine.uploads import Frame, Framing, Region, feathered, open_picture, read_mask
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -255,3 +256,47 @@ def test_a_mask_outside_of_the_square_is_refused() -> None:
     mask.paste(255, (0, 0, 20, 30))
     with pytest.raises(InvalidRequest, match="middle square"):
         frame.apply_mask(mask)
+
+
+def test_the_seam_is_feathered_inside_of_what_is_repainted() -> None:
+    original = Image.new("RGB", (256, 256), "black")
+    mask = Image.new("L", (256, 256))
+    mask.paste(255, (0, 0, 128, 256))
+    frame = Frame((256, 256), 64, Framing.CROP)
+    row = [frame.undo(original, Image.new("RGB", (64, 64), "white"), mask).getpixel((x, 128))[0] for x in range(256)]
+    assert set(row[128:]) == {0} and set(row[8:120]) == {255}
+    assert row[120:128] == sorted(row[120:128], reverse=True) and 1 < len(set(row[120:128]) - {0, 255}) <= 6
+
+
+@pytest.mark.parametrize(("size", "kept"), [((3000, 1500), (1024, 512)), ((10, 20), (10, 20)), ((20_000, 300), (1024, 15))])
+def test_pictures_that_are_taken_in_are_kept_at_a_size_to_work_on(size: tuple[int, int], kept: tuple[int, int]) -> None:
+    taken = open_picture(uploads.take_in(encoded(Image.new("RGB", size))))
+    assert taken.size == kept
+
+
+@pytest.mark.parametrize("region", list(Region))
+def test_every_region_repaints_something_and_keeps_something(region: Region) -> None:
+    picture = Image.new("RGB", (41, 23), (200, 0, 0))
+    picture.paste((0, 0, 200), (10, 8, 30, 15))
+    mask = uploads.region_mask(picture, region)
+    assert mask.size == picture.size and set(mask.tobytes()) == {0, 255}
+
+
+@pytest.mark.parametrize("region", list(Region))
+def test_where_there_is_nothing_to_choose_a_region_is_refused(region: Region) -> None:
+    with pytest.raises(InvalidRequest):
+        uploads.region_mask(Image.new("RGB", (1, 1)), region)
+
+
+def test_an_overlay_shows_what_is_repainted_and_leaves_the_rest() -> None:
+    picture = Image.new("RGB", (4, 4), (10, 200, 10))
+    mask = Image.new("L", (4, 4))
+    mask.paste(255, (0, 0, 2, 4))
+    shown = uploads.overlay(picture, mask).convert("RGB")
+    assert shown.getpixel((3, 3)) == (10, 200, 10) and shown.getpixel((0, 0)) != (10, 200, 10)
+
+
+def test_a_receipt_is_read_from_pictures_only() -> None:
+    assert uploads.receipt_of(write_receipt(encoded(Image.new("RGB", (2, 2))), {"seed": 3}))["seed"] == "3"
+    with pytest.raises(InvalidRequest):
+        uploads.receipt_of(b"no picture")

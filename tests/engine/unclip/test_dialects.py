@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from engine.unclip import load_decoder, load_prior
 from engine.unclip.dialects import Dialect, Release
+from engine.unclip.loading import schedule_of
 from engine.unclip.schedule import alpha_bars
 from engine.unclip.stages import UnetStage
 from engine.unclip.train_config import DecoderConfig
@@ -155,3 +156,10 @@ def test_what_a_config_leaves_open_is_what_its_release_took(release: str, eta: f
     cubic = resize_right.resize((smaller + 1) / 2, scale_factors=2).clamp(0, 1) * 2 - 1
     expected = cubic if smooth else F.interpolate(smaller, 16, mode="nearest")
     assert torch.allclose(stage.enlarge(smaller, lambda: torch.zeros(1))["lowres_cond_img"], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("release", "names"), [("1.0.2", ["cosine"] * 3), ("1.0.3", ["cosine", "cosine", "linear"])])
+def test_the_last_of_several_unets_has_a_schedule_of_its_own_since_1_0_3(release: str, names: list[str]) -> None:
+    config = DecoderConfig(unets=[{"dim": 8, "dim_mults": [1]}] * 3, image_sizes=[8, 16, 32])
+    assert [schedule_of(config, index, Release.parse(release)) for index in range(3)] == names
+    assert schedule_of(DecoderConfig(unets=[{"dim": 8, "dim_mults": [1]}], image_sizes=[8]), 0, Release.parse(release)) == "cosine"

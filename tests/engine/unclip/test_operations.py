@@ -18,7 +18,7 @@ from engine.options import Options
 from engine.pictures import read_receipt
 from engine.unclip import Painter
 from engine.unclip.memory import Lodging, choose_lodging
-from engine.unclip.painter import Counter, Painted, Sample, no_report, samples_of
+from engine.unclip.painter import Canvas, Counter, Painted, Sample, no_report, samples_of
 from engine.uploads import Framing
 from tests.engine.unclip.test_dialects import fixture, state_dict
 
@@ -290,3 +290,10 @@ def test_weights_stay_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not choose_lodging(gpu, 7 * 2**30, "auto").is_resident
     assert not choose_lodging(gpu, 1, "offload").is_resident and choose_lodging(gpu, 2**40, "resident").is_resident
     assert choose_lodging(torch.device("cpu"), 2**50, "auto").is_resident
+
+
+def test_a_pixel_of_a_stage_is_repainted_where_any_that_it_stands_for_is() -> None:
+    keep = torch.ones(1, 1, 64, 64, dtype=torch.bool)
+    keep[0, 0, 5, 9] = False
+    small = Canvas(torch.zeros(1, 3, 64, 64), keep).at(16, torch.device("cpu")).keep
+    assert [tuple(place) for place in (~small[0, 0]).nonzero().tolist()] == [(1, 2)]
