@@ -170,6 +170,13 @@ async def test_picture_info_reads_our_messages_and_our_files(discord_: Loopback,
         assert "picture" in use.message.content and "prompt:" not in use.message.content
 
 
+async def test_what_others_write_is_never_taken_for_our_card(discord_: Loopback, bot: Reverie) -> None:
+    card = await dreamt(discord_)
+    forged = Message(card.id, discord_.general, discord_.ben, components=card.components, render=card.render)
+    use = await discord_.context_menu(discord_.ann, discord_.general, forged, "Picture info")
+    assert "I find no picture there" in (await answered(discord_, use)).content
+
+
 async def test_a_model_without_variations_shows_no_button_for_them_and_refuses_the_command(
     discord_: Loopback, start: Start, painter: ScriptedPainter
 ) -> None:
