@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import discord
 import yarl
@@ -15,7 +16,7 @@ from discord.ext import commands
 
 from cogs import EXTENSIONS
 from cogs._cards import shorten
-from cogs._delivery import Courier
+from cogs._delivery import GRACE_S, Courier
 from cogs._desk import Desk
 from cogs._language import Translator
 from cogs._replies import FAILURES, refuse
@@ -30,6 +31,8 @@ PRESENCE_EVERY_S = 20.0
 """Between two looks at what the presence should say; Discord takes five presence updates in twenty seconds."""
 PRESENCE_LIMIT = 128
 """Characters of a custom status."""
+ANSWERING = ("CommandTree-invoker", "discord-ui-", "discord.py: on_interaction", "discord.py: on_message", "discord.py: on_app_command_completion")
+"""How discord.py's tasks begin in which commands, buttons, forms and messages are answered."""
 INTENTS = discord.Intents(guilds=True, guild_messages=True, dm_messages=True)
 """No privileged one among them: nothing is to be switched on in the portal, and no message is read that is not for the bot."""
 
@@ -53,6 +56,10 @@ class Endpoint:
 
 class Tree(app_commands.CommandTree["Reverie"]):
     """Answers for commands that fail."""
+
+    async def interaction_check(self, interaction: discord.Interaction["Reverie"], /) -> bool:
+        """Begin nothing new while the bot stops."""
+        return not interaction.client.stopping
 
     async def on_error(self, interaction: discord.Interaction["Reverie"], error: app_commands.AppCommandError) -> None:
         """Say in one sentence what was wrong with a request."""
@@ -106,6 +113,7 @@ class Reverie(commands.AutoShardedBot):
         model = Loaded(worker)
         self.courier = Courier(self, queue, model, progress_every_s)
         self.desk = Desk(self, queue, history, self.courier, model)
+        self.stopping = False
         self.presses: dict[str, Press] = {}
         """What each button does, filled in by the features."""
         self._history = history
@@ -128,10 +136,19 @@ class Reverie(commands.AutoShardedBot):
     async def on_message(self, message: discord.Message, /) -> None:
         """Look for no text commands: there are none. What messages ask for is in cogs/replies.py."""
 
+    def dispatch(self, event: str, /, *args: Any, **kwargs: Any) -> None:
+        """Tell the features of an event; nothing new is begun any more once the bot stops."""
+        if not (self.stopping and event in ("message", "interaction", "app_command_completion")):
+            super().dispatch(event, *args, **kwargs)
+
     async def close(self) -> None:
-        """Stop following jobs and leave Discord."""
+        """Answer those who are just being answered, stop following jobs and leave Discord."""
+        self.stopping = True
         if self._presence:
             self._presence.cancel()
+        answering = [task for task in asyncio.all_tasks() if task.get_name().startswith(ANSWERING) and task is not asyncio.current_task()]
+        if answering:
+            await asyncio.wait(answering, timeout=GRACE_S)
         await self.courier.close()
         await super().close()
 

@@ -27,6 +27,9 @@ PATIENCE_S = (2, 5, 15, 45, 120, *(300,) * 288)
 """Waits between tries while Discord is not there: a day in all."""
 ETA_SLACK_S = 10
 """An estimate that moved by less is left as it stands."""
+NEAR, SELDOM = 5, 30
+"""Whoever is not among the next few hears of it less often, the tenth half as often as the fifth, and at the latest after so many times as long:
+a thousand who wait must not keep Discord busy."""
 GRACE_S = 5.0
 """How long a stop waits for those who are just being told how their job ended."""
 ON_THE_WAY = (State.WAITING, State.PAINTING)
@@ -154,7 +157,7 @@ class Errand:
                 await asyncio.wait({end}, timeout=wait_s)
                 if end.done():
                     return
-                wait_s = self._every_s
+                wait_s = self._every_s * min(max(self._jobs.position(job) // NEAR, 1), SELDOM)
                 latest = done_at(self._jobs, job)
                 if latest is None or estimate is None or abs(latest - estimate) > ETA_SLACK_S:
                     estimate = latest

@@ -40,6 +40,10 @@ class CardButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], tem
         """Rebuild a button from what its id says."""
         return cls(item, cards.Act(match["act"]), int(match["number"]), int(match["index"]))  # type: ignore[arg-type]
 
+    async def interaction_check(self, interaction: discord.Interaction[Reverie], /) -> bool:  # type: ignore[override]
+        """Begin nothing new while the bot stops."""
+        return not interaction.client.stopping
+
     async def callback(self, interaction: discord.Interaction[Reverie]) -> None:  # type: ignore[override]
         """Do what the button says, or say why not."""
         try:

@@ -228,8 +228,13 @@ async def test_a_token_that_is_reset_while_the_bot_runs_ends_it_with_one_sentenc
     class Elsewhere(Loopback):
         token = "another one by now"
 
-    async with Loopback() as server, Elsewhere() as later:
-        code, said = await refusal_of(AT_DISCORD, server.api, later.gateway, "--config", str(settings(tmp_path)), DISCORD_TOKEN=server.token)
+    class Here(Loopback):
+        @property
+        def gateway(self) -> str:
+            return later.gateway
+
+    async with Elsewhere() as later, Here() as server:
+        code, said = await refusal_of(AT_DISCORD, server.api, server.gateway, "--config", str(settings(tmp_path)), DISCORD_TOKEN=server.token)
     assert code == 1 and "does not accept DISCORD_TOKEN" in said
 
 

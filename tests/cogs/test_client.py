@@ -110,3 +110,20 @@ async def test_a_command_that_is_no_more_is_explained(discord_: Loopback, bot: R
 async def test_commands_are_offered_everywhere(discord_: Loopback, bot: Reverie) -> None:
     for command in discord_.world.commands[None]:
         assert (command["contexts"], command["integration_types"]) == ([0, 1, 2], [0, 1])
+
+
+async def test_a_stop_waits_for_those_who_are_just_being_answered(
+    discord_: Loopback, start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with start(working=False) as bot:
+        add = bot._history.add
+
+        async def slow(*args, **kwargs):
+            await asyncio.sleep(0.3)
+            return await add(*args, **kwargs)
+
+        monkeypatch.setattr(bot._history, "add", slow)
+        interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
+        await asyncio.sleep(0.1)
+    assert interaction.acknowledged.is_set()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
