@@ -144,10 +144,8 @@ class Queue:
         return sorted(self._starts, key=lambda job_id: (self._starts[job_id], job_id))
 
     def _moved(self) -> None:
-        """Note that places have changed, and wake everybody who shows one."""
+        """Note that places have changed. Nobody is woken for it: who shows a place looks it up from time to time, and there may be thousands."""
         self._places = None
-        for job_id in (*self._starts, *self._held):
-            self._jobs[job_id].touch()
 
     def _place(self, job: Job) -> tuple[int, float]:
         """Return a job's place, 1 is next and 0 none, and the cost of all up to and with it."""

@@ -49,7 +49,7 @@ def jain(values: list[float]) -> float:
 async def measure(jobs: int, users: int, pace_s: float, folder: Path) -> None:
     """Let everybody ask, wait for everything, and print."""
     chance = random.Random(0)
-    async with Loopback(folder=folder / "loopback") as server:
+    async with Loopback() as server:
         bot = start(folder / "data", server, pace_s)
         try:
             # This Discord remembers some hundred messages of each channel.

@@ -45,7 +45,7 @@ async def measure(kills: int, folder: Path) -> None:
     """Kill, start, and count."""
     chance = random.Random(0)
     asked: list[Interaction] = []
-    async with Loopback(folder=folder / "loopback") as server:
+    async with Loopback() as server:
         # This Discord remembers some hundred messages of each channel.
         places = [server.add_channel(f"channel{number}") for number in range(CHANNELS)]
         for _ in range(kills):
