@@ -154,15 +154,16 @@ def headline(job: Job, waited_s: float, say: Language) -> str:
     parts = [f"<@{job.origin.user_id}>"]
     if waited_s > LONG_S:
         parts.append(say("done after {minutes} min", minutes=round(waited_s / 60)))
-    if job.origin.asked_in is not None:
+    if job.origin.asked_in is not None or waited_s > LONG_S:
         here = say("asked here")
-        parts.append(f"[{here}]({jump_link(job.origin, job.origin.asked_in)})")
+        parts.append(f"[{here}]({jump_link(job.origin)})")
     return " · ".join(parts)
 
 
-def jump_link(origin: Origin, message_id: int) -> str:
-    """Return the address of a message in the place where a job was asked for."""
-    return f"https://discord.com/channels/{origin.guild_id or '@me'}/{origin.channel_id}/{message_id}"
+def jump_link(origin: Origin) -> str:
+    """Return the address of the message that a job goes back to, or else of the place where it was asked for."""
+    place = f"https://discord.com/channels/{origin.guild_id or '@me'}/{origin.channel_id}"
+    return place if origin.asked_in is None else f"{place}/{origin.asked_in}"
 
 
 def result(job: Job, painting: Painting, known_words: Sequence[str], say: Language) -> discord.Embed:

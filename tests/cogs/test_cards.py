@@ -91,4 +91,5 @@ def test_what_a_model_cannot_do_has_no_button() -> None:
 def test_whoever_waited_long_hears_how_long_and_where_it_was_asked() -> None:
     asked = Job(7, Request("a cat", seed=1), Origin(5, 2, guild_id=3, asked_in=9), 0.0)
     assert cards.headline(asked, 59, SAY) == "<@5> · [asked here](https://discord.com/channels/3/2/9)"
-    assert cards.headline(job(), 150, SAY) == "<@1> · done after 2 min"
+    assert cards.headline(job(), 150, SAY) == "<@1> · done after 2 min · [asked here](https://discord.com/channels/@me/2)"
+    assert cards.headline(job(), 50, SAY) == "<@1>"
