@@ -231,10 +231,6 @@ def in_direct_messages(interaction: discord.Interaction) -> bool:
 def origin_of(interaction: discord.Interaction, spoiler: bool) -> Origin:
     """Note who asked by an interaction, and where the answer goes."""
     assert interaction.channel_id is not None, "commands, buttons and forms come from channels"
-    limits = [interaction.filesize_limit, REQUEST_LIMIT]
-    if interaction.guild is not None and not is_foreign(interaction):
-        # What Discord says of the place has been wrong by much; the server's boosts are not.
-        limits.append(interaction.guild.filesize_limit)
     return Origin(
         user_id=interaction.user.id,
         channel_id=interaction.channel_id,
@@ -244,10 +240,19 @@ def origin_of(interaction: discord.Interaction, spoiler: bool) -> Origin:
         spoiler=spoiler,
         event_id=interaction.id,
         locale=str(interaction.locale),
-        file_limit=max(min(limits), 1),
+        file_limit=file_limit(interaction),
         is_foreign=is_foreign(interaction),
         asked_in=pointed_at(interaction),
     )
+
+
+def file_limit(interaction: discord.Interaction) -> int:
+    """Return how many bytes a file may have in the place where an interaction is answered."""
+    limits = [interaction.filesize_limit, REQUEST_LIMIT]
+    if interaction.guild is not None and not is_foreign(interaction):
+        # What Discord says of the place has been wrong by much; the server's boosts are not.
+        limits.append(interaction.guild.filesize_limit)
+    return min(limits)
 
 
 def pointed_at(interaction: discord.Interaction) -> int | None:

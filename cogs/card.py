@@ -13,7 +13,7 @@ from discord.ext import commands
 from cogs import _cards as cards
 from cogs._address import Upload
 from cogs._client import Reverie
-from cogs._desk import Desk, uploaded_picture
+from cogs._desk import Desk, file_limit, uploaded_picture
 from cogs._forms import Form, open_form, sent, values
 from cogs._language import Language, language_of
 from cogs._replies import FAILURES, AlreadyDone, Forgotten, NoPicture, NotYours, refuse
@@ -74,7 +74,9 @@ class Card(commands.Cog):
     async def enlarge(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Post one picture of a grid alone, in its full size."""
         job = await self._desk.remembered(number)
-        file, text, view = await single(job, await self._desk.painted(job), index, language_of(interaction), self._desk.model.kinds)
+        file, text, view = await single(
+            job, await self._desk.painted(job), index, language_of(interaction), self._desk.model.kinds, file_limit(interaction)
+        )
         pings = discord.AllowedMentions.none()
         await interaction.response.send_message(text, file=file, view=view, suppress_embeds=True, allowed_mentions=pings)
 
@@ -166,7 +168,7 @@ class Card(commands.Cog):
             raise Forgotten
         say, painting = language_of(interaction), await self._desk.painted(job)
         await interaction.response.defer(ephemeral=True, thinking=True)
-        limit = job.origin.file_limit
+        limit = file_limit(interaction)
         files = []
         for index, picture in enumerate(painting.pictures[:ORIGINALS]):
             data, ending = await aside(pictures.fit, picture.png, limit // max(len(painting.pictures), 1))
@@ -191,7 +193,9 @@ class Card(commands.Cog):
             log.info("a person could not be told of what is kept: %s", error)
 
 
-async def single(job: Job, painting: Painting, index: int, say: Language, kinds: frozenset[Kind]) -> tuple[discord.File, str, discord.ui.View]:
+async def single(
+    job: Job, painting: Painting, index: int, say: Language, kinds: frozenset[Kind], limit_bytes: int
+) -> tuple[discord.File, str, discord.ui.View]:
     """Return one picture of a job as a file, with a text and buttons.
 
     Raises:
@@ -200,7 +204,7 @@ async def single(job: Job, painting: Painting, index: int, say: Language, kinds:
     if index >= len(painting.pictures):
         raise Forgotten
     picture = painting.pictures[index]
-    data, ending = await aside(pictures.fit, picture.png, job.origin.file_limit)
+    data, ending = await aside(pictures.fit, picture.png, limit_bytes)
     upload = Upload(data, f"{job.id}-{index + 1}.{ending}", cards.alt_text(job.request, say, 1), job.origin.spoiler)
     text = say(
         "**{what}** · picture {index} of {count} · seed {seed}",

@@ -10,7 +10,8 @@ from cogs._cards import CONTENT_LIMIT, shorten
 from cogs._client import Reverie
 from cogs._desk import Desk
 from cogs._language import language_of
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Request
+from cogs._options import DESCRIPTIONS, Count, Guidance, Prompt, Seed, Steps
+from engine.jobs import SEED_LIMIT, Request
 
 
 class Dream(commands.Cog):
@@ -22,20 +23,16 @@ class Dream(commands.Cog):
     @app_commands.command()
     @app_commands.describe(
         prompt="What to paint",
-        count="How many pictures",
-        seed="Paint an earlier picture again: equal seeds give equal pictures",
-        steps="Denoising steps: more take longer and are finer",
-        guidance="How strictly to follow the prompt; 1 is not at all strict",
-        spoiler="Hide the pictures until somebody clicks on them",
+        **DESCRIPTIONS,
     )
     async def dream(
         self,
         interaction: discord.Interaction,
-        prompt: app_commands.Range[str, 1, PROMPT_LIMIT],
-        count: app_commands.Range[int, 1, COUNT_LIMIT] = 4,
-        seed: app_commands.Range[int, 0, SEED_LIMIT - 1] | None = None,
-        steps: app_commands.Range[int, 1, STEPS_LIMIT] | None = None,
-        guidance: app_commands.Range[float, 0.0, GUIDANCE_LIMIT] | None = None,
+        prompt: Prompt,
+        count: Count = 4,
+        seed: Seed | None = None,
+        steps: Steps | None = None,
+        guidance: Guidance | None = None,
         spoiler: bool = False,
     ) -> None:
         """Paint what a prompt describes."""

@@ -1,5 +1,6 @@
 """/inpaint and the menu *Inpaint…*: choose a part, see what it is, confirm, and have it repainted."""
 
+import contextlib
 import io
 import secrets
 from typing import Any
@@ -15,9 +16,10 @@ from cogs._client import Reverie
 from cogs._desk import check_place, uploaded_picture
 from cogs._forms import Form, files, open_form, sent, values
 from cogs._language import Language, language_of, mark
-from cogs._replies import CannotDo, Forgotten, refuse
+from cogs._options import DESCRIPTIONS, Count, Guidance, Prompt, Seed, Steps
+from cogs._replies import FAILURES, CannotDo, Forgotten, refuse
 from engine import pictures, uploads
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Kind, Request, check_prompt
+from engine.jobs import PROMPT_LIMIT, SEED_LIMIT, Kind, Request, check_prompt
 from engine.uploads import Region
 
 REGIONS = {
@@ -46,24 +48,20 @@ class Inpaint(commands.Cog):
         prompt="What the whole picture shows afterwards",
         mask="A picture that is white or transparent where to repaint",
         region="The part to repaint, where there is no mask",
-        count="How many pictures",
-        seed="Paint an earlier picture again: equal seeds give equal pictures",
-        steps="Denoising steps: more take longer and are finer",
-        guidance="How strictly to follow the prompt; 1 is not at all strict",
-        spoiler="Hide the pictures until somebody clicks on them",
+        **DESCRIPTIONS,
     )
     @app_commands.choices(region=[app_commands.Choice(name=name, value=region.value) for region, name in REGIONS.items()])
     async def inpaint(
         self,
         interaction: discord.Interaction,
         image: discord.Attachment,
-        prompt: app_commands.Range[str, 1, PROMPT_LIMIT],
+        prompt: Prompt,
         mask: discord.Attachment | None = None,
         region: str | None = None,
-        count: app_commands.Range[int, 1, COUNT_LIMIT] = 4,
-        seed: app_commands.Range[int, 0, SEED_LIMIT - 1] | None = None,
-        steps: app_commands.Range[int, 1, STEPS_LIMIT] | None = None,
-        guidance: app_commands.Range[float, 0.0, GUIDANCE_LIMIT] | None = None,
+        count: Count = 4,
+        seed: Seed | None = None,
+        steps: Steps | None = None,
+        guidance: Guidance | None = None,
         spoiler: bool = False,
     ) -> None:
         """Repaint a part of a picture."""
@@ -124,7 +122,9 @@ class Inpaint(commands.Cog):
         if not await self._desk.history.drop_draft(number):
             # Two presses at once: the other one has it.
             raise Forgotten
-        await interaction.response.edit_message(content=cards.title(request, language_of(interaction)), attachments=[], view=None)
+        # Said yes is said yes: where the question cannot be taken away, the job is queued all the same.
+        with contextlib.suppress(*FAILURES):
+            await interaction.response.edit_message(content=cards.title(request, language_of(interaction)), attachments=[], view=None)
         await self._desk.accept(interaction, request, spoiler=bool(wanted["spoiler"]), parent=wanted.get("parent"))
 
     async def discard(self, interaction: discord.Interaction, number: int, index: int) -> None:

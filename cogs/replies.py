@@ -82,7 +82,9 @@ class Replies(commands.Cog):
         if picked and int(picked["number"]) <= job.request.count:
             index = int(picked["number"]) - 1
             if picked["act"].lower() == "u":
-                file, text, view = await single(job, await desk.painted(job), index, say_to(message), desk.model.kinds)
+                file, text, view = await single(
+                    job, await desk.painted(job), index, say_to(message), desk.model.kinds, origin_of_message(message, spoiler).file_limit
+                )
                 await message.reply(text, file=file, view=view, mention_author=False, suppress_embeds=True)
             else:
                 parent = await desk.history.picture_id(job, index)

@@ -10,7 +10,8 @@ from cogs import _cards as cards
 from cogs._client import Reverie
 from cogs._desk import Desk, check_place, uploaded_picture
 from cogs._language import language_of
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Job, Kind, Request
+from cogs._options import DESCRIPTIONS, Count, Guidance, Prompt, Seed, Steps
+from engine.jobs import SEED_LIMIT, Job, Kind, Request
 
 
 class Variations(commands.Cog):
@@ -24,21 +25,17 @@ class Variations(commands.Cog):
     @app_commands.describe(
         image="The picture to vary",
         prompt="Words for models that read text beside the picture",
-        count="How many pictures",
-        seed="Paint an earlier picture again: equal seeds give equal pictures",
-        steps="Denoising steps: more take longer and are finer",
-        guidance="How strictly to follow the picture; 1 is not at all strict",
-        spoiler="Hide the pictures until somebody clicks on them",
+        **DESCRIPTIONS | {"guidance": "How strictly to follow the picture; 1 is not at all strict"},
     )
     async def variations(
         self,
         interaction: discord.Interaction,
         image: discord.Attachment,
-        prompt: app_commands.Range[str, 1, PROMPT_LIMIT] | None = None,
-        count: app_commands.Range[int, 1, COUNT_LIMIT] = 4,
-        seed: app_commands.Range[int, 0, SEED_LIMIT - 1] | None = None,
-        steps: app_commands.Range[int, 1, STEPS_LIMIT] | None = None,
-        guidance: app_commands.Range[float, 0.0, GUIDANCE_LIMIT] | None = None,
+        prompt: Prompt | None = None,
+        count: Count = 4,
+        seed: Seed | None = None,
+        steps: Steps | None = None,
+        guidance: Guidance | None = None,
         spoiler: bool = False,
     ) -> None:
         """Paint variations of a picture."""

@@ -307,3 +307,32 @@ async def test_a_crash_around_posting_posts_once(discord_: Loopback, start: Star
     async with start() as bot:
         await settled(bot, "delivered")
     assert len(results(discord_)) == 1
+
+
+@pytest.mark.parametrize("trouble", ["drop", "drop for good", "reconnect", "invalidate", "429"])
+async def test_trouble_with_the_connection_loses_nothing_and_doubles_nothing(
+    discord_: Loopback, bot: Reverie, painter: ScriptedPainter, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    # Five seconds of courtesy towards Discord before a new session.
+    monkeypatch.setattr(bot, "before_identify_hook", lambda shard_id, *, initial=False: asyncio.sleep(0))
+    interaction = await asked(discord_, painter)
+    match trouble:
+        case "drop":
+            discord_.drop_gateway()
+        case "drop for good":
+            discord_.drop_gateway(resumable=False)
+        case "reconnect":
+            discord_.reconnect()
+        case "invalidate":
+            discord_.invalidate()
+        case _:
+            discord_.fail_next(2, status=429, path=MESSAGES)
+    painter.hold.set()
+    await settled(bot, "delivered")
+    if trouble == "429":
+        assert [request.status for request in discord_.requests if re.search(MESSAGES, request.path)][:3] == [429, 429, 200]
+    await discord_.wait_for(lambda: interaction.message.deleted)
+    assert len(results(discord_)) == 1
+    await discord_.command(discord_.ben, discord_.general, "dream", {"prompt": "a dog"})
+    await settled(bot, "delivered", "delivered")
+    assert len(results(discord_)) == 2

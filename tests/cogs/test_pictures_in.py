@@ -302,3 +302,11 @@ async def test_the_queue_shows_ones_own_jobs_and_cancels_them(discord_: Loopback
     await settled(bot, "delivered", "delivered", "cancelled")
     empty = await answered(discord_, await discord_.command(discord_.ann, discord_.general, "queue"))
     assert empty.content.endswith("None of them is yours.")
+
+
+async def test_a_yes_that_cannot_be_answered_is_painted_all_the_same(discord_: Loopback, bot: Reverie) -> None:
+    use = await discord_.command(discord_.ann, discord_.general, "inpaint", {"image": picture(), "prompt": "a dog", "region": "left"})
+    preview = await settled_answer(discord_, use)
+    discord_.fail_next(2, status=404, path="/interactions/.*/callback")
+    await discord_.press(discord_.ann, preview, button(cards.Act.CONFIRM))
+    await settled(bot, "delivered")

@@ -1,0 +1,18 @@
+"""Options that every command that paints has, with their ranges and descriptions."""
+
+from discord import app_commands
+
+from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT
+
+Prompt = app_commands.Range[str, 1, PROMPT_LIMIT]
+Count = app_commands.Range[int, 1, COUNT_LIMIT]
+Seed = app_commands.Range[int, 0, SEED_LIMIT - 1]
+Steps = app_commands.Range[int, 1, STEPS_LIMIT]
+Guidance = app_commands.Range[float, 0.0, GUIDANCE_LIMIT]
+DESCRIPTIONS = {
+    "count": "How many pictures",
+    "seed": "Paint an earlier picture again: equal seeds give equal pictures",
+    "steps": "Denoising steps: more take longer and are finer",
+    "guidance": "How strictly to follow the prompt; 1 is not at all strict",
+    "spoiler": "Hide the pictures until somebody clicks on them",
+}
