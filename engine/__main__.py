@@ -57,17 +57,18 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     embed.add_argument("prompt", nargs="+", help="what to embed")
 
     for command in (dream, variation, inpaint, upscale, embed):
-        draws = command in (dream, inpaint, embed)
         default_count = 1 if command in (upscale, embed) else 4
         command.add_argument("--count", type=int, default=default_count, help=f"of each, 1 to {COUNT_LIMIT} (default {default_count})")
         command.add_argument("--seed", type=int, help=f"0 to {SEED_LIMIT - 1}; equal seeds paint equal pictures (default: random)")
-        if draws:
-            command.add_argument("--prior-steps", "--sample-timesteps", type=int, help="denoising steps of the prior (default: the model's)")
-            command.add_argument("--prior-guidance", "--cond-scale", type=float, help="guidance of the prior (default: the model's)")
-            default_candidates = 2 if command is embed else 1
-            command.add_argument(
-                "--candidates", type=int, default=default_candidates, help=f"draws of the prior to choose from (default {default_candidates})"
-            )
+        # Only the prior works for embeddings: there, its options have the short names too.
+        short = ["--steps", "--guidance"] if command is embed else []
+        asks = "" if command in (dream, inpaint, embed) else "; taken here too, but nothing here asks the prior"
+        command.add_argument("--prior-steps", "--sample-timesteps", *short[:1], type=int, help=f"denoising steps of the prior{asks}")
+        command.add_argument("--prior-guidance", "--cond-scale", *short[1:], type=float, help=f"guidance of the prior{asks}")
+        default_candidates = 2 if command is embed else 1
+        command.add_argument(
+            "--candidates", type=int, default=default_candidates, help=f"draws of the prior to choose from (default {default_candidates}){asks}"
+        )
         if command is not embed:
             command.add_argument(
                 "--steps", type=numbers(int), help=f"denoising steps of the base decoder, 1 to {STEPS_LIMIT}, or one number per unet: 64,32"
