@@ -91,7 +91,9 @@ class Desk:
             return (await message.reply(text, view=view, mention_author=False, suppress_embeds=True)).id
 
         if message.guild is not None:
-            check_permissions(message.channel.permissions_for(message.guild.me), in_thread=isinstance(message.channel, discord.Thread))
+            granted = message.channel.permissions_for(message.guild.me)
+            # What is a reply must be able to see what it replies to.
+            check_permissions(granted, "read_message_history", in_thread=isinstance(message.channel, discord.Thread))
         await self._take(request, origin_of_message(message, spoiler), parent, acknowledge)
 
     async def _take(self, request: Request, origin: Origin, parent: int | None, acknowledge: Acknowledge) -> None:
@@ -206,13 +208,13 @@ def check_place(interaction: discord.Interaction) -> None:
         check_permissions(interaction.app_permissions, in_thread=isinstance(interaction.channel, discord.Thread))
 
 
-def check_permissions(granted: discord.Permissions, *, in_thread: bool) -> None:
-    """Make sure that the bot may post pictures.
+def check_permissions(granted: discord.Permissions, *more: str, in_thread: bool) -> None:
+    """Make sure that the bot may post pictures, and `more`.
 
     Raises:
         PermissionsMissing: it may not.
     """
-    needed = ("view_channel", "send_messages_in_threads" if in_thread else "send_messages", "embed_links", "attach_files")
+    needed = ("view_channel", "send_messages_in_threads" if in_thread else "send_messages", "embed_links", "attach_files", *more)
     missing = [name for name in needed if not getattr(granted, name)]
     if missing:
         raise PermissionsMissing(missing)

@@ -40,8 +40,9 @@ class Replies(commands.Cog):
         try:
             await self.answer(message, words_of(message, me.id))
         except Exception as error:
+            # Not as a reply: the permission for that may be what is missing.
             try:
-                await message.reply(sentence(known(error), say_to(message)), mention_author=False)
+                await message.channel.send(f"<@{message.author.id}> {sentence(known(error), say_to(message))}")
             except FAILURES as failure:
                 log.info("a message could not be answered: %s", failure)
 

@@ -2,6 +2,7 @@
 
 import io
 
+import discord
 import numpy as np
 import pytest
 from PIL import Image
@@ -230,7 +231,8 @@ async def test_a_mention_in_a_reply_to_a_picture_makes_variations_or_says_how(di
     assert card.reply_to == asking.id and f"<@{discord_.ann.id}>" in card.content
     hidden = await discord_.say(discord_.ben, discord_.general, "look", files=[("a.png", picture())])
     asking = await discord_.say(discord_.ann, discord_.general, f"{me} in blue", reply_to=hidden)
-    assert "**Variations**" in (await last_reply(discord_, asking)).content
+    await discord_.wait_for(lambda: "**Variations**" in discord_.general.messages[-1].content)
+    assert discord_.general.messages[-1].content.startswith(f"<@{discord_.ann.id}>")
     assert len(await states(bot)) == 2
 
 
@@ -277,6 +279,13 @@ async def test_messages_that_are_not_for_the_bot_are_left_alone(discord_: Loopba
     await discord_.command(discord_.ann, discord_.general, "words")
     await discord_.wait_for(lambda: len(discord_.general.messages) == before + 3)
     assert await states(bot) == ["delivered"]
+
+
+async def test_a_message_is_refused_where_the_bot_may_not_reply(discord_: Loopback, bot: Reverie) -> None:
+    discord_.general.deny(discord.Permissions(read_message_history=True).value)
+    await discord_.say(discord_.ann, discord_.general, f"<@{discord_.bot.id}>", files=[("a.png", picture())])
+    await discord_.wait_for(lambda: "**Read Message History**" in discord_.general.messages[-1].content)
+    assert await states(bot) == []
 
 
 async def test_a_message_that_is_told_twice_is_one_job(discord_: Loopback, bot: Reverie) -> None:
