@@ -26,7 +26,7 @@ from engine import pictures
 from engine.errors import InvalidRequest, Misconfigured
 from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Progress, check_prompt
 from engine.options import Keywords, Options
-from engine.uploads import LIMIT_BYTES, Framing
+from engine.uploads import LIMIT_BYTES, Framing, open_picture, read_mask
 
 if TYPE_CHECKING:
     from engine.unclip.painter import Embedded, Painted, Painter
@@ -116,6 +116,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     files = options.file if isinstance(options.file, list) else [options.file]
     images = [read_file(path) for path in files]
     mask = read_file(options.mask) if options.mask else None
+    for image in images:
+        opened = open_picture(image)
+        if options.command == "inpaint":
+            read_mask(mask, opened)
     from engine.unclip.painter import Painter
 
     started = time.perf_counter()

@@ -81,6 +81,7 @@ def test_every_operation_writes_what_it_made(tmp_path: Path) -> None:
         (["variation", "nowhere.png"], 2, "nowhere.png: No such file"),
         (["variation", "README.md", "--steps", "1"], 2, "cannot be read"),
         (["inpaint", "README.md"], 2, "--prompt"),
+        (["inpaint", "loopback/screenshot.png", "--prompt", "a", "--config", "nowhere.json"], 2, "mask must be given"),
         (["dream", "a", "--device", "cuda:9"], 1, "no such GPU"),
         (["dream", "a", "--config", "configs/laion-upsampler.json", "--memory", "sometimes"], 2, "--memory"),
         (["dream", ""], 2, "prompt must"),
