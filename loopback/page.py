@@ -54,6 +54,7 @@ class Page:
             "react": self._react,
             "dm": self._dm,
             "dismiss": self._dismiss,
+            "locale": self._locale,
         }
         self._world.listeners.append(self._hear)
 
@@ -123,7 +124,7 @@ class Page:
                 "online": presence is not None,
                 "activity": activity(presence or {}),
             },
-            "users": [{"id": str(user.id), "name": user.name, "bot": user.bot} for user in self._world.users.values()],
+            "users": [{"id": str(user.id), "name": user.name, "bot": user.bot, "locale": user.locale} for user in self._world.users.values()],
             "channels": [_place(channel) for channel in self._world.channels.values()],
             "commands": self._world.commands[self._world.guild.id] + self._world.commands[None],
         }
@@ -215,6 +216,11 @@ class Page:
         if message.visible_to != user.id:
             raise NotSent("only messages that nobody else sees can be dismissed")
         self._world.delete_message(message)
+        return {}
+
+    async def _locale(self, user: User, payload: Json, files: list[File]) -> Json:
+        user.locale = str(payload["locale"])[:10]
+        self._world.emit("user", user)
         return {}
 
     async def _dm(self, user: User, payload: Json, files: list[File]) -> Json:

@@ -19,6 +19,7 @@ import { colour, messageElement } from "./messages.js";
 
 const $ = (id) => document.getElementById(id);
 
+const LOCALES = ["en-US", "de", "es-ES", "fr", "ja", "zh-CN"];
 const world = { users: [], channels: [], commands: [], bot: {}, messages: new Map() };
 // Interactions that were started here, and answers that came before the server had told their number.
 const mine = new Set();
@@ -274,6 +275,7 @@ function paintFrame() {
   $("bot-card").dataset.online = String(world.bot.online);
   const people = world.users.filter((user) => !user.bot);
   $("user-select").replaceChildren(...people.map((user) => make("option", { value: user.id, selected: user.id === here.user }, user.name)));
+  $("locale-select").value = world.users.find((user) => user.id === here.user).locale;
   $("user-avatar").textContent = userName(here.user)[0].toUpperCase();
   $("user-avatar").style.backgroundColor = colour(here.user);
   $("channel-name").textContent = title();
@@ -307,6 +309,8 @@ function openWanted() {
   open({ channel });
 }
 
+$("locale-select").replaceChildren(...LOCALES.map((locale) => make("option", { value: locale }, locale)));
+$("locale-select").addEventListener("change", (event) => act({ do: "locale", locale: event.target.value }));
 $("user-select").addEventListener("change", (event) => open({ user: event.target.value }));
 
 // Dialogs.

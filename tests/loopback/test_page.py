@@ -361,3 +361,13 @@ async def test_the_page_says_so_when_the_bot_is_offline(discord_: Loopback) -> N
     )
     async with aiohttp.ClientSession() as session, session.post(f"{discord_.page}page/act", data=form) as response:
         assert (response.status, await response.json()) == (400, {"error": "Reverie is offline, so nothing was sent"})
+
+
+@in_chromium
+async def test_everybody_chooses_a_language(page: Page, discord_: Loopback, painter: Bot) -> None:
+    await page.select_option("#locale-select", "de")
+    await discord_.wait_for(lambda: discord_.ann.locale == "de")
+    await page.select_option("#user-select", label="ben")
+    await expect(page.locator("#locale-select")).to_have_value("en-US")
+    await page.select_option("#user-select", label="ann")
+    await expect(page.locator("#locale-select")).to_have_value("de")
