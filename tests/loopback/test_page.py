@@ -113,6 +113,10 @@ async def painter(discord_: Loopback) -> AsyncIterator[Bot]:
 
 
 async def type_command(page: Page, text: str) -> None:
+    """Write a line and send it; where it is a command, not before the page has heard of the bot's commands."""
+    if text.startswith("/"):
+        await page.fill("#command-box", "/")
+        await expect(page.locator(".suggestion").first).to_be_visible()
     await page.fill("#command-box", text)
     await page.press("#command-box", "Enter")
 
@@ -222,6 +226,8 @@ async def test_controls_of_a_message_work(page: Page, discord_: Loopback, painte
 @in_chromium
 async def test_silence_of_the_bot_is_told(page: Page, discord_: Loopback, painter: Bot) -> None:
     await page.keyboard.type("/wait")
+    # The page hears of the bot's commands when it hears of them.
+    await expect(page.locator(".suggestion")).to_have_count(1)
     await page.keyboard.press("Enter")
     await page.keyboard.press("Enter")
     await expect(page.locator(".pending")).to_contain_text("Sending")
