@@ -6,7 +6,7 @@ import pytest
 
 from cogs import _client as client
 from cogs._client import Reverie
-from loopback import Loopback
+from loopback import Interaction, Loopback
 from tests.cogs.conftest import Start, settled
 
 
@@ -119,11 +119,20 @@ async def test_a_stop_waits_for_those_who_are_just_being_answered(
         add = bot._history.add
 
         async def slow(*args, **kwargs):
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(1)
             return await add(*args, **kwargs)
 
         monkeypatch.setattr(bot._history, "add", slow)
         interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
         await asyncio.sleep(0.1)
+
+        async def ask_again() -> list[Interaction]:
+            await asyncio.sleep(0.1)
+            await discord_.say(discord_.ann, discord_.dm(discord_.ann), "hello")
+            return [await discord_.command(discord_.ben, discord_.general, name) for name in ("words", "queue")]
+
+        late = asyncio.create_task(ask_again())
     assert interaction.acknowledged.is_set()
+    # Whoever comes while the bot stops is not begun with.
+    assert [use.acknowledged.is_set() for use in await late] == [False, False] and len(discord_.dm(discord_.ann).messages) == 1
     assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
