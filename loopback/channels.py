@@ -11,11 +11,13 @@ from loopback.refusals import (
     unknown_channel,
     unknown_message,
     unreadable_reference,
+    wrong_channel_type,
 )
 from loopback.values import EPHEMERAL, Channel, Json, Message
 from loopback.world import World
 
 MESSAGE = "/channels/{channel}/messages/{message}"
+MEMBERSHIP = "/channels/{channel}/thread-members/@me"
 
 
 class Channels:
@@ -31,6 +33,8 @@ class Channels:
         api.route("GET", MESSAGE, self.get)
         api.route("PATCH", MESSAGE, self.edit)
         api.route("DELETE", MESSAGE, self.delete)
+        api.route("PUT", MEMBERSHIP, lambda call: world.join(self._thread(call)))
+        api.route("DELETE", MEMBERSHIP, lambda call: world.leave(self._thread(call)))
         api.route("PUT", MESSAGE + "/reactions/{emoji}/@me", self.react)
         api.route("DELETE", MESSAGE + "/reactions/{emoji}/@me", self.unreact)
 
@@ -44,6 +48,12 @@ class Channels:
             needed ^= permissions.SEND_MESSAGES | permissions.SEND_MESSAGES_IN_THREADS
         if needed & ~channel.permissions:
             raise missing_permissions()
+        return channel
+
+    def _thread(self, call: Call) -> Channel:
+        channel = self._channel(call)
+        if channel.parent is None:
+            raise wrong_channel_type()
         return channel
 
     def _message(self, call: Call, needed: int = 0) -> Message:
@@ -85,6 +95,9 @@ class Channels:
         reply_to = self._reply(channel, body.get("message_reference"))
         flags = (body.get("flags") or 0) & ~EPHEMERAL
         message = again or posting.create(self._world, channel, self._world.bot, body | {"flags": flags}, call.files, reply_to=reply_to)
+        if channel.parent:
+            # Who writes in a thread joins it.
+            self._world.join(channel)
         return wire.message(self._world, message)
 
     def _reply(self, channel: Channel, reference: Json | None) -> int | None:

@@ -241,6 +241,7 @@ class Gateway:
             "interaction": self._tell_interaction,
             "channel": lambda channel: self._tell_channel(channel, "CHANNEL_CREATE"),
             "channel-edit": lambda channel: self._tell_channel(channel, "CHANNEL_UPDATE"),
+            "membership": self._tell_membership,
         }
         if event.kind in tellers:
             tellers[event.kind](event.subject)
@@ -298,6 +299,16 @@ class Gateway:
             name = name.replace("CHANNEL", "THREAD")
             told |= {"newly_created": True} if name == "THREAD_CREATE" else {}
         self._tell(Intent.GUILDS, name, told)
+
+    def _tell_membership(self, thread: Channel) -> None:
+        told = self._place(thread) | {"member_count": wire.member_count(thread)}
+        told["id"] = told.pop("channel_id")
+        if thread.joined_at is None:
+            told["removed_member_ids"] = [str(self._world.bot.id)]
+        else:
+            person = {"member": wire.member(self._world, self._world.bot), "presence": None}
+            told["added_members"] = [wire.thread_member(self._world, thread) | person]
+        self._tell(Intent.GUILDS, "THREAD_MEMBERS_UPDATE", told)
 
     @staticmethod
     def _sees(channel: Channel) -> bool:

@@ -250,7 +250,8 @@ def activity(presence: Json) -> str:
 
 def _place(channel: Channel) -> Json:
     recipient = str(channel.recipient.id) if channel.recipient else None
-    return {"id": str(channel.id), "name": channel.name, "nsfw": channel.nsfw, "recipient": recipient}
+    place = {"id": str(channel.id), "name": channel.name, "nsfw": channel.nsfw, "recipient": recipient, "foreign": channel.foreign}
+    return place | {"parent": str(channel.parent.id) if channel.parent else None, "group": wire.channel_type(channel) == wire.GROUP}
 
 
 def _started(use: Interaction) -> Json:

@@ -50,14 +50,13 @@ class People:
         Raises:
             NotSent: Discord's client would not send these options.
         """
-        definition, path = await self._known(SLASH, name)
-        check_installed(definition, channel)
+        definition, path = await self._known(SLASH, name, channel)
         data = command_data(self.world, channel, definition, path, options or {})
         return self._start(user, channel, COMMAND, data, name)
 
     async def autocomplete(self, user: User, channel: Channel, name: str, options: dict[str, Any], focused: str) -> list[Json]:
         """Return the choices that the bot offers while `focused` is being typed."""
-        definition, path = await self._known(SLASH, name)
+        definition, path = await self._known(SLASH, name, channel)
         data = command_data(self.world, channel, definition, path, options, focused)
         use = self._start(user, channel, AUTOCOMPLETE, data, name)
         await self.wait_for(lambda: use.acknowledged.is_set() or use.missed)
@@ -65,8 +64,7 @@ class People:
 
     async def context_menu(self, user: User, channel: Channel, target: Message | User, name: str) -> Interaction:
         """Use a command from the menu of a message or a user."""
-        definition, _ = await self._known(MESSAGE_MENU if isinstance(target, Message) else USER_MENU, name)
-        check_installed(definition, channel)
+        definition, _ = await self._known(MESSAGE_MENU if isinstance(target, Message) else USER_MENU, name, channel)
         resolver = Resolver(self.world, channel)
         if isinstance(target, Message):
             # A message that somebody chooses is shown to the bot in full.
@@ -117,10 +115,22 @@ class People:
         both = self.world.commands[self.world.guild.id] + self.world.commands[None]
         return next((command for command in both if command["type"] == kind and command["name"] == name), None)
 
-    async def _known(self, kind: int, name: str) -> tuple[Json, list[str]]:
+    async def _known(self, kind: int, name: str, channel: Channel) -> tuple[Json, list[str]]:
         await self._bot_is_there()
         first, *path = name.split() if kind == SLASH else [name]
-        return await self.wait_for(lambda: self.find_command(kind, first)), path
+        definition = await self.wait_for(lambda: self.find_command(kind, first))
+        return self._installed(kind, first, channel) if channel.foreign else definition, path
+
+    def _installed(self, kind: int, name: str, channel: Channel) -> Json:
+        """Return the definition of a command that people have installed for themselves and may use where the bot is not."""
+        context = 0 if channel.guild_id else 2
+        # The guild's own commands are not offered elsewhere.
+        for command in self.world.commands[None]:
+            contexts = command.get("contexts")
+            offered = 1 in (command.get("integration_types") or []) and (contexts is None or context in contexts)
+            if offered and command["type"] == kind and command["name"] == name:
+                return command
+        raise NotSent("this command is not installed for you here")
 
     def _bot_is_there(self) -> Awaitable[Any]:
         return self.wait_for(lambda: self._gateway.sessions)
@@ -130,9 +140,3 @@ class People:
         use = Interaction(self.world.snowflake(), token, kind, user, channel, self.world.clock.now(), data, name, source, locale=user.locale)
         self.world.add_interaction(use)
         return use
-
-
-def check_installed(definition: Json, channel: Channel) -> None:
-    """Make sure that a command is offered where the bot is not: only what people can install for themselves is."""
-    if channel.foreign and 1 not in (definition.get("integration_types") or []):
-        raise NotSent("this command is not installed for you here")

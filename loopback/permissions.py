@@ -28,5 +28,7 @@ EVERYONE = (
 """What the role @everyone of the guild grants, people and bot alike."""
 DIRECT_MESSAGE = EVERYONE & ~CREATE_PUBLIC_THREADS & ~SEND_MESSAGES_IN_THREADS
 """What everybody may do in a direct message."""
-TOLD_OF_DIRECT_MESSAGE = EMBED_LINKS | ATTACH_FILES | MENTION_EVERYONE | USE_EXTERNAL_EMOJIS
-"""What interactions from there name as the bot's permissions: not that it may see the channel or write, though it may."""
+TOLD_OF_GROUP = EMBED_LINKS | ATTACH_FILES | MENTION_EVERYONE
+"""What interactions from a group name as the bot's permissions: not that it may see the channel or write, for it may not."""
+TOLD_OF_DIRECT_MESSAGE = TOLD_OF_GROUP | USE_EXTERNAL_EMOJIS
+"""What interactions from a direct message name, without that it may see it and write there, though it may."""

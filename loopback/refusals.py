@@ -90,6 +90,10 @@ def missing_permissions() -> Refusal:
     return Refusal(403, 50013, "Missing Permissions")
 
 
+def wrong_channel_type() -> Refusal:
+    return Refusal(400, 50024, "Cannot execute action on this channel type")
+
+
 def dead_token() -> Refusal:
     return Refusal(401, 50027, "Invalid Webhook Token")
 

@@ -90,6 +90,7 @@ def _channel(channel: Channel) -> Json:
         "allowed": channel.allowed,
         "parent": channel.parent and channel.parent.id,
         "foreign": channel.foreign,
+        "joined_at": channel.joined_at,
         "messages": [_message(message) for message in channel.messages],
     }
 

@@ -133,6 +133,8 @@ class Channel:
     allowed: int = 0
     parent: "Channel | None" = field(default=None, repr=False)
     foreign: bool = False
+    joined_at: float | None = None
+    """When the bot became a member of this thread."""
     changed: "Callable[[Channel], None]" = field(default=lambda channel: None, repr=False)
 
     @property
@@ -142,6 +144,8 @@ class Channel:
             return self.parent.permissions
         if self.recipient:
             return permissions.DIRECT_MESSAGE
+        if self.foreign and not self.guild_id:
+            return (permissions.TOLD_OF_GROUP & ~self.denied) | self.allowed
         granted = (permissions.EVERYONE & ~self.denied) | self.allowed
         return granted if granted & permissions.VIEW_CHANNEL else 0
 

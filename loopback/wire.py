@@ -10,6 +10,8 @@ from loopback.values import Attachment, Channel, Interaction, Json, Message, Use
 from loopback.world import BOT_ROLE_ID, EPOCH_MS, World
 
 REPLY, CHAT_INPUT, PLAIN = 19, 20, 0
+TEXT, DIRECT, GROUP, PUBLIC_THREAD = 0, 1, 3, 11
+"""Types of channels."""
 
 
 def moment(seconds: float) -> str:
@@ -62,21 +64,29 @@ def role(role_id: int, name: str, granted: int, position: int, managed: bool = F
     }
 
 
+def channel_type(place: Channel) -> int:
+    if place.recipient:
+        return DIRECT
+    if place.parent:
+        return PUBLIC_THREAD
+    return TEXT if place.guild_id else GROUP
+
+
 def channel(world: World, place: Channel) -> Json:
     last = place.messages[-1].id if place.messages else None
     if place.recipient:
-        return {"id": str(place.id), "type": 1, "flags": 0, "last_message_id": last and str(last), "recipients": [user(place.recipient)]}
+        return {"id": str(place.id), "type": DIRECT, "flags": 0, "last_message_id": last and str(last), "recipients": [user(place.recipient)]}
     if place.parent:
         return thread(world, place)
-    if place.foreign and not place.guild_id:
+    if not place.guild_id:
         owner = str(world.guild.owner_id)
-        return {"id": str(place.id), "type": 3, "flags": 0, "name": place.name, "icon": None, "owner_id": owner, "recipients": []}
+        return {"id": str(place.id), "type": GROUP, "flags": 0, "name": place.name, "icon": None, "owner_id": owner, "recipients": []}
     overwrites = []
     if place.denied or place.allowed:
         overwrites.append({"id": str(world.bot.id), "type": 1, "allow": str(place.allowed), "deny": str(place.denied)})
     return {
         "id": str(place.id),
-        "type": 0,
+        "type": TEXT,
         "guild_id": str(place.guild_id),
         "name": place.name,
         "topic": None,
@@ -94,21 +104,34 @@ def thread(world: World, place: Channel) -> Json:
     """Return a public thread below a text channel."""
     assert place.parent is not None
     begun = moment((place.id >> 22) / 1000 + EPOCH_MS / 1000)
-    return {
+    count = sum(not message.ephemeral for message in place.messages)
+    told: Json = {
         "id": str(place.id),
-        "type": 11,
+        "type": PUBLIC_THREAD,
         "guild_id": str(place.guild_id),
         "parent_id": str(place.parent.id),
         "owner_id": str(world.guild.owner_id),
         "name": place.name,
         "last_message_id": str(place.messages[-1].id) if place.messages else None,
-        "message_count": len(place.messages),
-        "total_message_sent": len(place.messages),
-        "member_count": 1,
+        "message_count": count,
+        "total_message_sent": count,
+        "member_count": member_count(place),
         "rate_limit_per_user": 0,
         "flags": 0,
         "thread_metadata": {"archived": False, "auto_archive_duration": 1440, "archive_timestamp": begun, "locked": False, "create_timestamp": begun},
     }
+    return told if place.joined_at is None else told | {"member": thread_member(world, place)}
+
+
+def thread_member(world: World, place: Channel) -> Json:
+    """Return the bot as a member of a thread that it has joined."""
+    assert place.joined_at is not None
+    return {"id": str(place.id), "user_id": str(world.bot.id), "join_timestamp": moment(place.joined_at), "flags": 0}
+
+
+def member_count(place: Channel) -> int:
+    """Return how many are in a thread: its owner and, once it has joined, the bot."""
+    return 1 if place.joined_at is None else 2
 
 
 def guild(world: World) -> Json:
@@ -210,7 +233,7 @@ def message(world: World, post: Message, guild_event: bool = False, deep: bool =
     if guild_event:
         if post.channel.guild_id:
             told |= {"guild_id": str(post.channel.guild_id), "member": {k: v for k, v in member(world, post.author).items() if k != "user"}}
-        told["channel_type"] = 1 if post.channel.recipient else 0
+        told["channel_type"] = channel_type(post.channel)
     return told
 
 
@@ -240,11 +263,12 @@ def interaction(world: World, use: Interaction) -> Json:
         "data": use.data,
         "channel_id": str(place.id),
         "channel": channel(world, place),
-        "app_permissions": str(place.permissions if place.guild_id else permissions.TOLD_OF_DIRECT_MESSAGE),
+        "app_permissions": str(permissions.TOLD_OF_DIRECT_MESSAGE if place.recipient else place.permissions),
         "locale": use.locale,
         "entitlements": [],
         "entitlement_sku_ids": [],
         "attachment_size_limit": world.limits.reported_file_bytes,
+        "authorizing_integration_owners": owners(use),
     }
     if place.guild_id:
         told |= {
@@ -253,22 +277,28 @@ def interaction(world: World, use: Interaction) -> Json:
             "guild_locale": "en-US",
             "member": member(world, use.user) | {"permissions": str(use.user.permissions)},
             "context": 0,
-            "authorizing_integration_owners": {"1": str(use.user.id)} if place.foreign else {"0": str(place.guild_id)},
         }
         told["channel"]["permissions"] = str(use.user.permissions)
-    elif place.foreign:
-        told |= {"user": user(use.user), "context": 2, "authorizing_integration_owners": {"1": str(use.user.id)}}
     else:
-        told |= {"user": user(use.user), "context": 1, "authorizing_integration_owners": {"0": "0"}}
+        told |= {"user": user(use.user), "context": 2 if place.foreign else 1}
     if use.source:
         told["message"] = message(world, use.source)
     return told
 
 
+def owners(use: Interaction) -> Json:
+    """Return on whose behalf the bot is there: its guild's, or abroad that of who brought it, whoever presses its buttons there."""
+    if not use.channel.foreign:
+        return {"0": str(use.channel.guild_id or 0)}
+    if use.source and use.source.origin:
+        brought: Json = use.source.origin["interaction_metadata"]["authorizing_integration_owners"]
+        return brought
+    return {"1": str(use.user.id)}
+
+
 def origin(use: Interaction) -> Json:
     """Return what a message that answers an interaction tells about it."""
-    owners = {"0": str(use.channel.guild_id or 0)}
-    metadata: Json = {"id": str(use.id), "type": use.type, "user": user(use.user), "authorizing_integration_owners": owners}
+    metadata: Json = {"id": str(use.id), "type": use.type, "user": user(use.user), "authorizing_integration_owners": owners(use)}
     if use.source:
         return {"interaction_metadata": metadata | {"interacted_message_id": str(use.source.id)}}
     return {"interaction_metadata": metadata, "interaction": {"id": str(use.id), "type": use.type, "name": use.name, "user": user(use.user)}}

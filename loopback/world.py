@@ -31,7 +31,7 @@ FORGOTTEN_AFTER_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something changed: message, edit, delete, reaction, interaction, channel, channel-edit, user, commands, typing or bot."""
+    """Something changed: message, edit, delete, reaction, interaction, channel, channel-edit, membership, user, commands, typing or bot."""
 
     kind: str
     subject: Any = None
@@ -97,7 +97,18 @@ class World:
         return self._announced(Channel(self.snowflake(), name, self.guild.id, nsfw))
 
     def add_thread(self, parent: Channel, name: str) -> Channel:
-        return self._announced(Channel(self.snowflake(), name, parent.guild_id, parent=parent))
+        return self._announced(Channel(self.snowflake(), name, parent.guild_id, parent=parent, foreign=parent.foreign))
+
+    def join(self, thread: Channel) -> None:
+        """Make the bot a member of a thread."""
+        if thread.joined_at is None:
+            thread.joined_at = self.clock.now()
+            self.emit("membership", thread)
+
+    def leave(self, thread: Channel) -> None:
+        if thread.joined_at is not None:
+            thread.joined_at = None
+            self.emit("membership", thread)
 
     def add_foreign_channel(self, name: str, guild: bool = True) -> Channel:
         return self._announced(Channel(self.snowflake(), name, self.snowflake() if guild else None, foreign=True))

@@ -33,7 +33,7 @@ const view = {
   get me() { return here.user; },
   names: { user: userName, channel: (id) => world.channels.find((channel) => channel.id === id)?.name ?? "somewhere" },
   users: () => world.users,
-  channels: () => world.channels.filter((channel) => !channel.recipient),
+  channels: () => world.channels.filter((channel) => !channel.recipient && !channel.foreign),
   commands: () => flatten(world.commands),
   menu: () => world.commands.filter((command) => command.type === 3),
   press: (message, customId, values) => onMessage(message, { do: "press", custom_id: customId, values }),
@@ -255,17 +255,30 @@ const mayOpen = (channel) => channel && (!channel.recipient || channel.recipient
 
 function title() {
   const channel = world.channels.find((one) => one.id === here.channel);
-  return channel?.recipient ? `@${world.bot.name}` : `#${channel?.name}`;
+  if (channel?.recipient) return `@${world.bot.name}`;
+  return channel?.group ? channel.name : `#${channel?.name}`;
+}
+
+// Threads follow the channel that they are below.
+function listed() {
+  const visible = world.channels.filter(mayOpen);
+  return visible.filter((channel) => !channel.parent).flatMap((channel) => [channel, ...visible.filter((one) => one.parent === channel.id)]);
+}
+
+function channelButton(channel) {
+  const sign = channel.recipient ? "@" : channel.parent ? "↳" : channel.group ? "👥" : "#";
+  return make("button", {
+    type: "button", class: ["channel", unread.has(channel.id) && "unread", channel.parent && "thread"].filter(Boolean).join(" "),
+    dataset: { id: channel.id }, title: channel.foreign ? `${world.bot.name} is not a member here` : undefined,
+    "aria-current": channel.id === here.channel ? "page" : undefined, onclick: () => open({ channel: channel.id }),
+  }, `${sign} ${channel.recipient ? world.bot.name : channel.name}`);
 }
 
 function paintFrame() {
   $("guild-name").textContent = world.guild;
-  const entries = world.channels.filter(mayOpen);
+  const entries = listed();
   const held = document.activeElement?.classList.contains("channel") ? document.activeElement.dataset.id : null;
-  $("channels").replaceChildren(...entries.map((channel) => make("button", {
-    type: "button", class: unread.has(channel.id) ? "channel unread" : "channel", dataset: { id: channel.id },
-    "aria-current": channel.id === here.channel ? "page" : undefined, onclick: () => open({ channel: channel.id }),
-  }, channel.recipient ? `@ ${world.bot.name}` : `# ${channel.name}`)));
+  $("channels").replaceChildren(...entries.map(channelButton));
   if (!entries.some((channel) => channel.recipient)) {
     $("channels").append(make("button", { type: "button", class: "channel", id: "open-dm", onclick: openDm }, `@ ${world.bot.name}`));
   }

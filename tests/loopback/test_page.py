@@ -377,3 +377,18 @@ async def test_everybody_chooses_a_language(page: Page, discord_: Loopback, pain
     await expect(page.locator("#locale-select")).to_have_value("en-US")
     await page.select_option("#user-select", label="ann")
     await expect(page.locator("#locale-select")).to_have_value("de")
+
+
+@in_chromium
+async def test_threads_stand_below_their_channel_and_places_without_the_bot_are_shown(page: Page, discord_: Loopback) -> None:
+    attic = discord_.add_channel("attic")
+    side = discord_.add_thread(discord_.general, "side")
+    away, group = discord_.add_foreign_channel("away"), discord_.add_foreign_channel("friends", guild=False)
+    await expect(page.locator(".channel[data-id]")).to_have_text(["# general", "↳ side", "# attic", "# away", "👥 friends"])
+    await expect(page.locator(".channel.thread")).to_have_attribute("data-id", str(side.id))
+    for place, name in ((side, "#side"), (attic, "#attic"), (away, "#away"), (group, "friends")):
+        await page.click(f".channel[data-id='{place.id}']")
+        await expect(page.locator("#channel-name")).to_have_text(name)
+        await type_command(page, f"hello {name}")
+        await expect(page.locator(".message .content")).to_have_text([f"hello {name}"])
+        assert [message.content for message in place.messages] == [f"hello {name}"]

@@ -15,6 +15,7 @@ async def test_channels_users_messages_files_and_commands_are_there_again(tmp_pa
         attic = first.add_channel("attic", nsfw=True)
         attic.deny(1 << 15)
         thread, away = first.add_thread(attic, "side"), first.add_foreign_channel("away")
+        first.world.join(thread)
         carol.moderator, carol.locale = True, "fr"
         said = await first.say(carol, attic, f"hello {first.ann.mention}", files=[("a.txt", b"text")])
         await first.react(first.ann, said, "👍")
@@ -26,7 +27,8 @@ async def test_channels_users_messages_files_and_commands_are_there_again(tmp_pa
         [message] = again.messages
         assert (message.id, message.content, message.author.name, message.author.dms_open) == (said.id, said.content, "carol", False)
         assert (message.author.moderator, message.author.locale) == (True, "fr")
-        assert second.world.channels[thread.id].parent is again and second.world.channels[away.id].foreign
+        assert second.world.channels[thread.id].parent is again and second.world.channels[thread.id].joined_at
+        assert second.world.channels[away.id].foreign
         assert message.mentions == [second.ann] and message.reactions == {"👍": [second.ann.id]}
         assert message.attachments[0].data == b"text"
         assert message.raw["attachments"][0]["url"].startswith(second.page)
