@@ -1,14 +1,17 @@
 """Reverie, put together: settings → history → queue → worker → bot. No behaviour of its own.
 
 python bot.py            joins Discord with DISCORD_TOKEN, or, without one, opens a page on this machine that behaves like Discord
+python bot.py --doctor   looks at everything that the bot needs, and says what is wrong with it and what can be done
 """
 
 import argparse
 import asyncio
 import contextlib
 import logging
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,14 @@ import aiohttp
 import discord
 
 from cogs._client import Endpoint, Reverie
+from engine import logs
 from engine import settings as settings_module
 from engine.errors import Misconfigured
 from engine.history import History
 from engine.jobs import Painter
-from engine.queue import Limits, Queue
+from engine.queue import Limits
 from engine.settings import Settings
+from engine.telemetry import CountingQueue, Counts, Telemetry
 from engine.worker import Worker
 
 log = logging.getLogger("reverie")
@@ -36,15 +41,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Reverie, a Discord bot that paints with DALL-E 2.")
     parser.add_argument("--config", type=Path, default=CONFIG, help="settings file (default: configs/bot.toml)")
     parser.add_argument("--local", action="store_true", help="open the page on this machine even where there is a token")
+    parser.add_argument("--doctor", action="store_true", help="look at everything that the bot needs, say what is wrong, and end")
     options = parser.parse_args()
+    settings = None
     try:
+        if options.doctor:
+            return asyncio.run(check_up(options.config, options.local))
         settings = settings_module.load(options.config)
-        start_logging(settings.log_level)
+        logs.start(settings.log_level, settings.log_format)
         asyncio.run(run(settings, local=options.local or settings.token is None))
     except (Misconfigured, discord.DiscordException, aiohttp.ClientConnectionError) as error:
         if (sentence := remedy(error)) is None:
             raise
-        print(sentence, file=sys.stderr)
+        if settings is not None and settings.log_format == "json":
+            log.critical("%s", sentence)
+        else:
+            print(sentence, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
@@ -68,13 +80,6 @@ def remedy(error: Exception) -> str | None:
             return None
 
 
-def start_logging(level: str) -> None:
-    """Log to stderr: this program from `level` on, libraries from warnings on, since their details hold prompts and tokens."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s")
-    for name in ("reverie", "cogs", "engine", "loopback"):
-        logging.getLogger(name).setLevel(level)
-
-
 async def run(settings: Settings, local: bool) -> None:
     """Hold everything open while the bot runs; the first part that ends, ends the rest."""
     history = await History.open(settings.data)
@@ -82,9 +87,11 @@ async def run(settings: Settings, local: bool) -> None:
         stack.push_async_callback(history.close)
         endpoint = await stack.enter_async_context(this_machine(settings)) if local else None
         token = LOCAL_TOKEN if settings.token is None or local else settings.token.get_secret_value()
-        queue = Queue(history, Limits(settings.waiting, settings.per_user, settings.per_server))
+        counts = Counts()
+        queue = CountingQueue(history, Limits(settings.waiting, settings.per_user, settings.per_server), counts)
         worker = Worker(queue, history, lambda: load_painter(settings), settings.progress_every_s)
         bot = await stack.enter_async_context(Reverie(queue, history, worker, settings.progress_every_s, endpoint))
+        await stack.enter_async_context(Telemetry(counts, queue, worker, bot, settings.data).served(settings.metrics_port))
         await first_of(bot.start(token), worker.run(), told_to_stop())
 
 
@@ -109,6 +116,66 @@ async def this_machine(settings: Settings) -> AsyncIterator[Endpoint]:
         yield Endpoint(server.api, server.gateway)
     finally:
         await server.stop()
+
+
+async def check_up(config: Path, local: bool) -> int:
+    """Print what the doctor finds, and return 1 where something keeps the bot from serving."""
+    from cogs._doctor import Doctor, Finding, Grade, Looks
+
+    # What the doctor finds is all that is to be said.
+    logging.basicConfig(level=logging.CRITICAL)
+    try:
+        settings = settings_module.load(config)
+    except Misconfigured as error:
+        print(Finding(Grade.PROBLEM, "settings", str(error)))
+        return 1
+    print(Finding(Grade.OK, "settings", str(config)))
+    token = LOCAL_TOKEN if local else settings.token.get_secret_value() if settings.token else None
+    looks = Looks(lambda: missing_files(settings), lambda: device_of(settings), remedy)
+    grades = set()
+    async with contextlib.AsyncExitStack() as stack:
+        endpoint = await stack.enter_async_context(copy_of_this_machine(settings)) if local else None
+        async for finding in Doctor(settings, token, endpoint, looks).examine():
+            print(finding, flush=True)
+            grades.add(finding.grade)
+    return int(Grade.PROBLEM in grades)
+
+
+@contextlib.asynccontextmanager
+async def copy_of_this_machine(settings: Settings) -> AsyncIterator[Endpoint]:
+    """Put a copy of this machine's Discord beside it, so that nobody disturbs a bot that runs there."""
+    from loopback import Loopback
+
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (settings.data / "loopback").glob("*.json"):
+            shutil.copy(path, folder)
+        async with Loopback(folder=Path(folder)) as server:
+            yield Endpoint(server.api, server.gateway)
+
+
+def missing_files(settings: Settings) -> list[str]:
+    """Return which files of the model are still to be fetched.
+
+    Raises:
+        Misconfigured: the model config is wrong, or a file that should be on this machine is missing.
+    """
+    from engine.files import kept
+    from engine.unclip.config import read_model_config
+
+    return [file.path for file in read_model_config(settings.model).files if kept(file, settings.model.parent) is None]
+
+
+def device_of(settings: Settings) -> str:
+    """Say what the model will paint on.
+
+    Raises:
+        Misconfigured: there is no such device.
+    """
+    from engine.unclip.config import read_model_config
+    from engine.unclip.memory import described
+    from engine.unclip.model import choose_device
+
+    return described(choose_device(settings.device, read_model_config(settings.model).devices))
 
 
 def load_painter(settings: Settings) -> Painter:

@@ -38,12 +38,32 @@ class Act(StrEnum):
     CANCEL = "cancel"
     CONFIRM = "confirm"
     DISCARD = "discard"
+    SHOW = "show"
+    PAGE = "page"
+    SIMILAR = "similar"
+    FAMILY = "family"
+    DOWNLOAD = "download"
+    SHARE = "share"
+    SHARE_ONE = "share1"
+    STAR = "star"
+    WITHDRAW = "withdraw"
+    FIRST = "first"
+    SECOND = "second"
+    SKIP = "skip"
+    DISMISS = "dismiss"
+    REMOVE = "remove"
+    BAN = "ban"
+    ERASE = "erase"
+    LOG = "log"
 
 
-OF_DRAFTS = (Act.CONFIRM, Act.DISCARD)
-"""The number of these is a draft's, not a job's."""
-BUTTON_ID = re.compile(rf"reverie:(?P<act>{'|'.join(Act)}):(?P<number>\d{{1,18}}):(?P<index>\d)")
-"""What a button does, to which job or draft, and to which of its pictures."""
+OF_JOBS = (
+    *(Act.ENLARGE, Act.VARY, Act.AGAIN, Act.EDIT, Act.INFO, Act.DELETE, Act.CANCEL),
+    *(Act.SHOW, Act.SIMILAR, Act.FAMILY, Act.DOWNLOAD, Act.SHARE, Act.SHARE_ONE),
+)
+"""The number of these is a job's; that of others is a draft's, a picture's, a report's or nobody's."""
+BUTTON_ID = re.compile(rf"reverie:(?P<act>{'|'.join(Act)}):(?P<number>\d{{1,18}}):(?P<index>\d{{1,4}})")
+"""What a button does, to what, and to which of its pictures or pages."""
 
 
 def button_of(item: object) -> re.Match[str] | None:
@@ -79,6 +99,8 @@ def card_buttons(job: Job, kinds: frozenset[Kind], say: Language) -> discord.ui.
     """Return what can be done with a grid."""
     count = range(job.request.count)
     last = [button(Act.INFO, say("Info"), job.id), button(Act.DELETE, say("Delete"), job.id, style=discord.ButtonStyle.danger)]
+    if is_shareable(job):
+        last.insert(1, button(Act.SHARE, say("Share"), job.id))
     if Kind.DREAM in kinds:
         last.insert(0, button(Act.EDIT, say("Edit prompt"), job.id))
     if job.request.kind in kinds:
@@ -95,7 +117,25 @@ def variation_buttons(job: Job, kinds: frozenset[Kind]) -> list[Button]:
 
 def single_buttons(job: Job, index: int, kinds: frozenset[Kind], say: Language) -> discord.ui.View:
     """Return what can be done with one picture of a grid."""
-    return buttons([*variation_buttons(job, kinds)[index : index + 1], button(Act.INFO, say("Info"), job.id, index)])
+    share = [button(Act.SHARE_ONE, say("Share"), job.id, index)] if is_shareable(job) else []
+    return buttons([*variation_buttons(job, kinds)[index : index + 1], *share, button(Act.INFO, say("Info"), job.id, index)])
+
+
+def info_buttons(job: Job, index: int | None, say: Language) -> discord.ui.View:
+    """Return what can be found from a result."""
+    similar = button(Act.SIMILAR, say("Similar pictures"), job.id, index or 0)
+    return buttons([similar, button(Act.FAMILY, say("Family"), job.id), button(Act.DOWNLOAD, say("Download"), job.id)])
+
+
+def gallery_buttons(picture: int, job: Job, index: int, say: Language) -> discord.ui.View:
+    """Return what can be done with a shared picture."""
+    star = button(Act.STAR, f"⭐ {say('Star')}", picture, style=discord.ButtonStyle.primary)
+    return buttons([star, button(Act.INFO, say("Info"), job.id, index), button(Act.WITHDRAW, say("Withdraw"), picture)])
+
+
+def is_shareable(job: Job) -> bool:
+    """Tell whether a result was made in a server that may have a gallery."""
+    return job.origin.guild_id is not None and not job.origin.is_foreign
 
 
 def cancel_button(job: Job, say: Language) -> discord.ui.View:
@@ -141,7 +181,7 @@ def progress(job: Job, position: int, done_at: int | None, say: Language) -> str
         done, total = job.progress.done, job.progress.total
         filled = round(BAR_WIDTH * done / total)
         line = f"`{'█' * filled}{'░' * (BAR_WIDTH - filled)}` {100 * done // total}% · {job.progress.stage}{when}"
-    return f"**{title(job.request, say)}**\n{line}"
+    return "\n".join([f"**{title(job.request, say)}**", line, *job.origin.notes])
 
 
 def ending(job: Job, text: str, say: Language) -> str:
@@ -166,6 +206,11 @@ def jump_link(origin: Origin) -> str:
     return place if origin.asked_in is None else f"{place}/{origin.asked_in}"
 
 
+def result_link(origin: Origin, result_id: int) -> str:
+    """Return the address of the message that shows a result."""
+    return f"https://discord.com/channels/{origin.guild_id or '@me'}/{origin.channel_id}/{result_id}"
+
+
 def result(job: Job, painting: Painting, known_words: Sequence[str], say: Language) -> discord.Embed:
     """Describe what was painted and how to paint it again; where the model did not know a word, say which ones it knows."""
     embed = discord.Embed(description=title(job.request, say, EMBED_TEXT_LIMIT), colour=COLOUR)
@@ -175,6 +220,8 @@ def result(job: Job, painting: Painting, known_words: Sequence[str], say: Langua
     embed.add_field(name=say("Guidance"), value=f"{painting.guidance:g}")
     embed.add_field(name=say("Seconds"), value=f"{painting.seconds:.1f}")
     embed.add_field(name=say("Number"), value=f"#{job.id}")
+    if job.origin.notes:
+        embed.add_field(name=say("Note"), value=shorten("\n".join(job.origin.notes), FIELD_LIMIT), inline=False)
     if painting.unknown_words:
         unknown = shorten(", ".join(quote(word, 50) for word in painting.unknown_words), FIELD_LIMIT)
         embed.add_field(name=say("Words I was never shown"), value=unknown, inline=False)

@@ -15,14 +15,21 @@ from discord import app_commands
 from discord.ext import commands
 
 from cogs import EXTENSIONS
+from cogs._board import Board
 from cogs._cards import shorten
 from cogs._delivery import GRACE_S, Courier
 from cogs._desk import Desk
+from cogs._house import House
 from cogs._language import Translator
 from cogs._replies import FAILURES, refuse
+from engine.album import Album
+from engine.gallery import Gallery
 from engine.history import History
-from engine.jobs import Kind
+from engine.jobs import Job, Kind
+from engine.moderation import Moderation
+from engine.preferences import Preferences
 from engine.queue import Queue
+from engine.rights import Rights
 from engine.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -31,9 +38,11 @@ PRESENCE_EVERY_S = 20.0
 """Between two looks at what the presence should say; Discord takes five presence updates in twenty seconds."""
 PRESENCE_LIMIT = 128
 """Characters of a custom status."""
-ANSWERING = ("CommandTree-invoker", "discord-ui-", "discord.py: on_interaction", "discord.py: on_message", "discord.py: on_app_command_completion")
-"""How discord.py's tasks begin in which commands, buttons, forms and messages are answered."""
-INTENTS = discord.Intents(guilds=True, guild_messages=True, dm_messages=True)
+EVENTS = ("message", "interaction", "app_command_completion", "raw_", "guild_channel_")
+"""How events begin that the features act on."""
+ANSWERING = ("CommandTree-invoker", "discord-ui-", *(f"discord.py: on_{event}" for event in EVENTS))
+"""How discord.py's tasks begin in which commands, buttons, forms and events are answered."""
+INTENTS = discord.Intents(guilds=True, guild_messages=True, guild_reactions=True, dm_messages=True)
 """No privileged one among them: nothing is to be switched on in the portal, and no message is read that is not for the bot."""
 
 
@@ -85,7 +94,12 @@ class Loaded:
     @property
     def kinds(self) -> frozenset[Kind]:
         """What the model can do; while it is being loaded, nothing is ruled out."""
-        return self._worker.painter.kinds if self._worker.painter else frozenset(Kind)
+        return self.kinds_of("")
+
+    def kinds_of(self, model: str) -> frozenset[Kind]:
+        """What a model can do that was asked for by name; while it is not loaded, nothing is ruled out."""
+        painter = self._worker.painter_of(model)
+        return painter.kinds if painter else frozenset(Kind)
 
 
 class Reverie(commands.AutoShardedBot):
@@ -111,19 +125,26 @@ class Reverie(commands.AutoShardedBot):
         self.queue = queue
         self.worker = worker
         model = Loaded(worker)
-        self.courier = Courier(self, queue, model, progress_every_s)
-        self.desk = Desk(self, queue, history, self.courier, model)
+        self.preferences = Preferences(history.database)
+        self.moderation = Moderation(history)
+        self.house = House(self.preferences, self.moderation, worker, queue)
+        self.courier = Courier(self, queue, model, self.house, history, progress_every_s)
+        self.desk = Desk(self, queue, history, self.courier, model, self.house)
+        self.album = Album(history)
+        self.gallery = Gallery(history)
+        self.rights = Rights(history)
+        self.board = Board(self, self.gallery, history, self.preferences, self.house)
         self.stopping = False
         self.presses: dict[str, Press] = {}
         """What each button does, filled in by the features."""
-        self._history = history
+        self.history = history
         self._presence: asyncio.Task[None] | None = None
 
     async def setup_hook(self) -> None:
         """Load the features, tell Discord of changed commands, take up what the run before left."""
-        await self.tree.set_translator(Translator())
-        for extension in EXTENSIONS:
-            await self.load_extension(extension)
+        await self.preferences.load()
+        await self.moderation.load()
+        await self.load_features()
         try:
             await self._sync_if_changed()
         except FAILURES as error:
@@ -131,14 +152,36 @@ class Reverie(commands.AutoShardedBot):
             log.error("the commands could not be registered, the next start tries again: %s", error)
         for job in await self.queue.restore():
             self.courier.follow(job, restored=True)
+        self.courier.followers.append(self.album.painted)
+        self.board.start()
         self._presence = asyncio.create_task(self._show_presence())
+
+    async def load_features(self) -> None:
+        """Load what people can do, and its translations."""
+        await self.tree.set_translator(Translator())
+        for extension in EXTENSIONS:
+            await self.load_extension(extension)
+
+    @property
+    def connected(self) -> bool:
+        """Tell whether every connection to Discord stands; discord.py counts as ready also while it connects again."""
+        return self.is_ready() and not any(shard.is_closed() for shard in self.shards.values())
+
+    async def remove(self, job: Job, user_id: int) -> None:
+        """Forget a result that somebody deleted: it is found, shared and shown no more."""
+        await self.history.removed(job, user_id)
+        shared = await self.gallery.of_job(job)
+        for share in shared:
+            await self.gallery.withdraw(share.picture)
+        self.board.touch(*[share.picture for share in shared])
+        await self.album.forget(await self.history.picture_ids(job))
 
     async def on_message(self, message: discord.Message, /) -> None:
         """Look for no text commands: there are none. What messages ask for is in cogs/replies.py."""
 
     def dispatch(self, event: str, /, *args: Any, **kwargs: Any) -> None:
         """Tell the features of an event; nothing new is begun any more once the bot stops."""
-        if not (self.stopping and event in ("message", "interaction", "app_command_completion")):
+        if not (self.stopping and event.startswith(EVENTS)):
             super().dispatch(event, *args, **kwargs)
 
     async def close(self) -> None:
@@ -150,20 +193,32 @@ class Reverie(commands.AutoShardedBot):
         if answering:
             await asyncio.wait(answering, timeout=GRACE_S)
         await self.courier.close()
+        await self.board.close()
         await super().close()
+
+    @property
+    def commands_key(self) -> str:
+        """Under what the digest of the registered commands is remembered."""
+        return f"commands of {self.application_id}"
+
+    async def are_commands_registered(self, remembered: str | None) -> bool:
+        """Tell whether Discord knows the commands as they are in the code: by the same names, and from the definition that is remembered."""
+        known = {command.name for command in await self.tree.fetch_commands()}
+        return known == {command.name for command in self.tree.get_commands()} and remembered == await self._digest()
+
+    async def _digest(self) -> str:
+        """Return what all that Discord is told of the commands comes to."""
+        translator = self.tree.translator
+        assert translator is not None
+        definition = json.dumps([await command.get_translated_payload(self.tree, translator) for command in self.tree.get_commands()], sort_keys=True)
+        return hashlib.sha256(definition.encode()).hexdigest()
 
     async def _sync_if_changed(self) -> None:
         """Register the commands only when Discord knows others: it allows 200 creations a day, and people's clients reload them."""
-        commands_, translator = self.tree.get_commands(), self.tree.translator
-        assert translator is not None
-        definition = json.dumps([await command.get_translated_payload(self.tree, translator) for command in commands_], sort_keys=True)
-        digest = hashlib.sha256(definition.encode()).hexdigest()
-        key = f"commands of {self.application_id}"
-        known = {command.name for command in await self.tree.fetch_commands()}
-        if known == {command.name for command in commands_} and await self._history.recall(key) == digest:
+        if await self.are_commands_registered(await self.history.recall(self.commands_key)):
             return
         await self.tree.sync()
-        await self._history.remember(key, digest)
+        await self.history.remember(self.commands_key, await self._digest())
         log.info("commands registered")
 
     async def _show_presence(self) -> None:

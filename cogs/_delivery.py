@@ -6,14 +6,16 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import discord
 
 from cogs import _cards as cards
 from cogs._address import Address, Post, Upload, passing, too_large
+from cogs._house import Verdict
 from cogs._language import language
-from cogs._replies import FAILURES, Undeliverable, sentence
+from cogs._replies import FAILURES, Undeliverable, Withheld, sentence
 from engine import pictures
 from engine.errors import Broken, EngineError
 from engine.jobs import Job, Kind, Painting, State
@@ -51,6 +53,22 @@ class Jobs(Protocol):
     async def failed(self, job: Job, error: EngineError) -> None: ...
 
 
+class Judge(Protocol):
+    """What delivery needs of the rules of a place."""
+
+    def previews(self, job: Job) -> bool: ...
+
+    async def judge(self, painting: Painting, guild_id: int | None, is_adult: bool) -> Verdict: ...
+
+
+class Memory(Protocol):
+    """What delivery needs of the history."""
+
+    async def hidden(self, job: Job) -> None: ...
+
+    async def withheld(self, job: Job) -> None: ...
+
+
 class Model(Protocol):
     """What people are to know of the model. While it is being loaded, its words are None, and it may be able to do anything."""
 
@@ -63,6 +81,8 @@ class Model(Protocol):
     @property
     def kinds(self) -> frozenset[Kind]: ...
 
+    def kinds_of(self, model: str) -> frozenset[Kind]: ...
+
 
 class Courier:
     """Follows every unfinished job from its progress message to its result; one task per job, one way for live and for restored ones.
@@ -70,19 +90,31 @@ class Courier:
     Acknowledged is promised: a job ends in a posted picture, or in a message that says why not.
     """
 
-    def __init__(self, bot: discord.Client, jobs: Jobs, model: Model, every_s: float) -> None:
+    def __init__(self, bot: discord.Client, jobs: Jobs, model: Model, house: Judge, memory: Memory, every_s: float) -> None:
         self._bot = bot
-        self._jobs = jobs
-        self._model = model
-        self._every_s = every_s
+        self.jobs = jobs
+        self.model = model
+        self.house = house
+        self.memory = memory
+        self.every_s = every_s
         self._tasks: dict[asyncio.Task[None], Errand] = {}
+        self.followers: list[Callable[[Job], Awaitable[None]]] = []
+        """Told of every job that was delivered."""
 
     def follow(self, job: Job, *, restored: bool = False) -> None:
         """Take care of a job until it has ended. `restored` jobs may have been posted by the run before."""
-        errand = Errand(Address(self._bot, job), self._jobs, job, self._model, self._every_s, restored)
+        errand = Errand(self, Address(self._bot, job), job, restored)
         task = asyncio.create_task(errand.run(), name=f"job {job.id}")
         self._tasks[task] = errand
         task.add_done_callback(self._ended)
+
+    async def tell_followers(self, job: Job) -> None:
+        """Tell whoever wants to know that a job was delivered; what goes wrong with that is no fault of the job's."""
+        for follower in self.followers:
+            try:
+                await follower(job)
+            except Exception:
+                log.exception("job %d: a follower failed", job.id)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._tasks[task]
@@ -101,7 +133,7 @@ class Courier:
 
     def text(self, job: Job) -> str:
         """Say how far a job is."""
-        return cards.progress(job, self._jobs.position(job), done_at(self._jobs, job), language(job.origin.locale))
+        return cards.progress(job, self.jobs.position(job), done_at(self.jobs, job), language(job.origin.locale))
 
 
 def done_at(jobs: Jobs, job: Job) -> int | None:
@@ -113,20 +145,13 @@ def done_at(jobs: Jobs, job: Job) -> int | None:
 class Errand:
     """One job on its way to the person who asked for it. `ending` tells that nothing more is painted and only the result is told."""
 
-    def __init__(
-        self,
-        address: Address,
-        jobs: Jobs,
-        job: Job,
-        model: Model,
-        every_s: float,
-        restored: bool,
-    ) -> None:
+    def __init__(self, courier: Courier, address: Address, job: Job, restored: bool) -> None:
+        self._courier = courier
         self._address = address
-        self._jobs = jobs
+        self._jobs = courier.jobs
         self._job = job
-        self._model = model
-        self._every_s = every_s
+        self._model = courier.model
+        self._every_s = courier.every_s
         self._restored = restored
         self._say = language(job.origin.locale)
         self.ending = False
@@ -170,7 +195,8 @@ class Errand:
         return cards.progress(self._job, self._jobs.position(self._job), estimate, self._say)
 
     async def _show(self, text: str, preview: bytes | None, new_preview: bool) -> None:
-        uploads = [self._upload(preview, f"preview-{self._job.id}.png")] if preview else []
+        shown = preview if self._courier.house.previews(self._job) else None
+        uploads = [self._upload(shown, f"preview-{self._job.id}.png")] if shown else []
         try:
             await self._address.edit(text, uploads if new_preview else None)
         except FAILURES as error:
@@ -183,7 +209,13 @@ class Errand:
 
     async def _deliver(self, painting: Painting) -> None:
         try:
+            await self._look_at(painting)
             message_id = await self._post_result(painting)
+        except Withheld as verdict:
+            log.info("job %d: withheld", self._job.id)
+            await self._courier.memory.withheld(self._job)
+            await self._jobs.failed(self._job, verdict)
+            await self._tell(verdict)
         except (Undeliverable, discord.HTTPException) as refusal:
             log.warning("job %d: no place takes its result, it is kept: %s", self._job.id, refusal)
             await self._jobs.kept(self._job)
@@ -195,6 +227,22 @@ class Errand:
             await self._jobs.delivered(self._job, message_id)
             log.info("job %d: delivered", self._job.id)
             await self._address.remove_progress()
+            await self._courier.tell_followers(self._job)
+
+    async def _look_at(self, painting: Painting) -> None:
+        """Put pictures under a spoiler where their place wants that.
+
+        Raises:
+            Withheld: they must not be posted there.
+        """
+        origin = self._job.origin
+        verdict = await self._courier.house.judge(painting, origin.guild_id, origin.is_adult)
+        if verdict.withhold:
+            raise Withheld(verdict.concepts)
+        if verdict.spoiler and not origin.spoiler:
+            note = self._say("Under a spoiler by the rules of this server.")
+            self._job.origin = replace(origin, spoiler=True, notes=(*origin.notes, note))
+            await self._courier.memory.hidden(self._job)
 
     async def _give_up(self, error: Broken, cause: Exception) -> None:
         log.error("job %d: its result cannot be posted: %s", self._job.id, error, exc_info=cause)
@@ -218,7 +266,7 @@ class Errand:
             cards.headline(job, time.time() - job.created_at, self._say),
             cards.result(job, painting, self._model.known_words or (), self._say),
             self._upload(data, cards.file_name(job, ending)),
-            lambda: cards.card_buttons(job, self._model.kinds, self._say),
+            lambda: cards.card_buttons(job, self._model.kinds_of(job.request.model), self._say),
         )
         return await self._patiently(lambda again: self._address.post(post, look_first=self._restored or again))
 

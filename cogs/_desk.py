@@ -3,19 +3,22 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import discord
 
 from cogs import _cards as cards
 from cogs._delivery import Courier, Model
+from cogs._house import House, Place, place_of, place_of_message
 from cogs._language import language
 from cogs._replies import FAILURES, CannotDo, Forgotten, NoPicture, PermissionsMissing
+from cogs._sight import is_age_restricted, is_foreign, may_see
 from engine import uploads
 from engine.errors import InvalidRequest, Repeated
-from engine.history import History
+from engine.history import GONE, History
 from engine.jobs import UPLOAD_LIMIT, Job, Origin, Painting, Request
+from engine.preferences import Defaults
 from engine.worker import aside
 
 log = logging.getLogger(__name__)
@@ -37,7 +40,7 @@ Acknowledge = Callable[[str, discord.ui.View], Awaitable[int | None]]
 class Jobs(Protocol):
     """What taking requests in needs of the queue."""
 
-    async def submit(self, request: Request, origin: Origin, parent: int | None = None) -> Job: ...
+    async def submit(self, request: Request, origin: Origin, parent: int | None = None, source: int | None = None) -> Job: ...
 
     async def show(self, job: Job, message_id: int) -> None: ...
 
@@ -53,16 +56,37 @@ class Shown:
 class Desk:
     """Takes requests in. They are checked before anything is queued, and on disk before they are acknowledged."""
 
-    def __init__(self, bot: discord.Client, jobs: Jobs, history: History, courier: Courier, model: Model) -> None:
+    def __init__(self, bot: discord.Client, jobs: Jobs, history: History, courier: Courier, model: Model, house: House) -> None:
         self._bot = bot
         self.jobs = jobs
         self.history = history
         self.courier = courier
         self.model = model
+        self.house = house
         self._decoding = asyncio.Semaphore(DECODING)
 
-    async def accept(self, interaction: discord.Interaction, request: Request, *, spoiler: bool = False, parent: int | None = None) -> None:
-        """Take in a request that came by a command, a button or a form, and answer it.
+    def place(self, interaction: discord.Interaction) -> Place:
+        """Return who uses a command or a button, and where."""
+        return place_of(interaction)
+
+    def locale(self, interaction: discord.Interaction) -> str:
+        """Return one of Discord's locales, to answer in."""
+        return self.house.locale(self.place(interaction), str(interaction.locale))
+
+    def defaults(self, interaction: discord.Interaction) -> Defaults:
+        """Return what a request is here that says nothing else."""
+        return self.house.defaults(self.place(interaction))
+
+    async def accept(
+        self,
+        interaction: discord.Interaction,
+        request: Request,
+        *,
+        spoiler: bool = False,
+        parent: int | None = None,
+        source: int | None = None,
+    ) -> None:
+        """Take in a request that came by a command, a button or a form, and answer it. For `parent` and `source` see `History.add`.
 
         Raises:
             Refused: it cannot be served, or not here.
@@ -78,10 +102,15 @@ class Desk:
             return (await interaction.response.send_message(text, view=view, suppress_embeds=True)).message_id
 
         check_place(interaction)
-        await self._take(request, origin_of(interaction, spoiler), parent, acknowledge)
+        place, locale = self.place(interaction), self.locale(interaction)
+        request, notes = await self.house.admit(place, request, language(locale))
+        origin = replace(origin_of(interaction, spoiler), locale=locale, notes=notes)
+        await self._take(request, origin, parent, source, acknowledge)
 
-    async def accept_message(self, message: discord.Message, request: Request, *, spoiler: bool = False, parent: int | None = None) -> None:
-        """Take in a request that somebody made by writing a message, and answer with a reply.
+    async def accept_message(
+        self, message: discord.Message, request: Request, *, spoiler: bool = False, parent: int | None = None, source: int | None = None
+    ) -> None:
+        """Take in a request that somebody made by writing a message, and answer with a reply. For `parent` and `source` see `History.add`.
 
         Raises:
             Refused: it cannot be served, or not here.
@@ -94,13 +123,25 @@ class Desk:
             granted = message.channel.permissions_for(message.guild.me)
             # What is a reply must be able to see what it replies to.
             check_permissions(granted, "read_message_history", in_thread=isinstance(message.channel, discord.Thread))
-        await self._take(request, origin_of_message(message, spoiler), parent, acknowledge)
+        place, locale = place_of_message(message), self.locale_of_message(message)
+        request, notes = await self.house.admit(place, request, language(locale))
+        await self._take(request, replace(origin_of_message(message, spoiler), locale=locale, notes=notes), parent, source, acknowledge)
 
-    async def _take(self, request: Request, origin: Origin, parent: int | None, acknowledge: Acknowledge) -> None:
-        if request.kind not in self.model.kinds:
-            raise CannotDo(self.model.name)
+    def defaults_of_message(self, message: discord.Message) -> Defaults:
+        """Return what a request is that a message makes and that says nothing else."""
+        return self.house.defaults(place_of_message(message))
+
+    def locale_of_message(self, message: discord.Message) -> str:
+        """Return one of Discord's locales, to answer a message in: Discord does not tell the writer's."""
+        return self.house.locale(place_of_message(message), str(message.guild.preferred_locale) if message.guild else "en-US")
+
+    async def _take(self, request: Request, origin: Origin, parent: int | None, source: int | None, acknowledge: Acknowledge) -> None:
+        if request.kind not in self.model.kinds_of(request.model):
+            raise CannotDo(request.model or self.model.name)
+        if GONE in (request.image, request.mask):
+            raise Forgotten
         try:
-            job = await self.jobs.submit(request, origin, parent)
+            job = await self.jobs.submit(request, origin, parent, source)
         except Repeated:
             log.info("an event that Discord told of twice is left alone")
             return
@@ -162,12 +203,24 @@ class Desk:
             raise Forgotten
         return job
 
+    async def visible(self, interaction: discord.Interaction, number: int) -> Job:
+        """Return a job of any time whose result may be shown to whoever asks.
+
+        Raises:
+            Forgotten: there is none of this number that they may see; which of the two it is, they are not told.
+        """
+        job = await self.remembered(number)
+        if not may_see(interaction, job):
+            raise Forgotten
+        return job
+
     async def shown(self, message: discord.Message) -> Shown | None:
         """Return what a message of ours shows, None for every other message."""
         if self._bot.user is None or message.author.id != self._bot.user.id:
             return None
-        found = [found for row in message.components for item in getattr(row, "children", ()) if (found := cards.button_of(item))]
-        job = await self.history.find(int(found[0]["number"])) if found and found[0]["act"] not in cards.OF_DRAFTS else None
+        items = [item for row in message.components for item in getattr(row, "children", ())]
+        found = [found for item in items if (found := cards.button_of(item)) and found["act"] in cards.OF_JOBS]
+        job = await self.history.find(int(found[0]["number"])) if found else None
         if job is None:
             return None
         is_grid = any(match["act"] == cards.Act.DELETE for match in found) and job.request.count > 1
@@ -220,16 +273,6 @@ def check_permissions(granted: discord.Permissions, *more: str, in_thread: bool)
         raise PermissionsMissing(missing)
 
 
-def is_foreign(interaction: discord.Interaction) -> bool:
-    """Tell whether the bot is only here because the person brought it along: it may answer, and do nothing else."""
-    return not interaction.is_guild_integration() and (interaction.guild_id is not None or not in_direct_messages(interaction))
-
-
-def in_direct_messages(interaction: discord.Interaction) -> bool:
-    """Tell whether this is between one person and the bot."""
-    return interaction.context.dm_channel if interaction.context is not None else False
-
-
 def origin_of(interaction: discord.Interaction, spoiler: bool) -> Origin:
     """Note who asked by an interaction, and where the answer goes."""
     assert interaction.channel_id is not None, "commands, buttons and forms come from channels"
@@ -241,10 +284,10 @@ def origin_of(interaction: discord.Interaction, spoiler: bool) -> Origin:
         token_expires_at=interaction.expires_at.timestamp() - TOKEN_MARGIN_S,
         spoiler=spoiler,
         event_id=interaction.id,
-        locale=str(interaction.locale),
         file_limit=file_limit(interaction),
         is_foreign=is_foreign(interaction),
         asked_in=pointed_at(interaction),
+        is_adult=is_age_restricted(interaction.channel),
     )
 
 
@@ -275,7 +318,7 @@ def origin_of_message(message: discord.Message, spoiler: bool) -> Origin:
         guild_id=guild.id if guild else None,
         spoiler=spoiler,
         event_id=message.id,
-        locale=str(guild.preferred_locale) if guild else "en-US",
         file_limit=min(guild.filesize_limit, REQUEST_LIMIT) if guild else UPLOAD_LIMIT,
         asked_in=message.id,
+        is_adult=is_age_restricted(message.channel),
     )

@@ -7,8 +7,8 @@ from typing import Any
 
 import discord
 
-FORM_ID = re.compile(r"reverie-form:(?P<form>[a-z]{1,10}):(?P<number>\d{1,18})")
-"""Which form this is, and which job or draft it is about."""
+FORM_ID = re.compile(r"reverie-form:(?P<form>[a-z]{1,10}):(?P<about>\d{1,18}|[a-z]{1,10}\.[a-z_]{1,40})")
+"""Which form this is, and what it is about: a job, a draft, a setting."""
 
 
 class Form(StrEnum):
@@ -16,11 +16,13 @@ class Form(StrEnum):
 
     EDIT = "edit"
     INPAINT = "inpaint"
+    REPORT = "report"
+    SETTING = "setting"
 
 
-async def open_form(interaction: discord.Interaction, form: Form, number: int, title: str, *fields: discord.ui.Label[Any]) -> None:
+async def open_form(interaction: discord.Interaction, form: Form, about: int | str, title: str, *fields: discord.ui.Label[Any]) -> None:
     """Show a form; what is written into it comes as an interaction of its own, see `sent`."""
-    modal = discord.ui.Modal(title=title, custom_id=f"reverie-form:{form}:{number}")
+    modal = discord.ui.Modal(title=title, custom_id=f"reverie-form:{form}:{about}")
     for field in fields:
         modal.add_item(field)
     # A stopped form is not kept in memory, where those that nobody sends would stay for ever.
@@ -30,11 +32,17 @@ async def open_form(interaction: discord.Interaction, form: Form, number: int, t
 
 def sent(interaction: discord.Interaction, form: Form) -> int | None:
     """Return which job or draft a form is about that was just sent; None for other forms and everything else."""
+    about = sent_about(interaction, form)
+    return int(about) if about is not None and about.isdecimal() else None
+
+
+def sent_about(interaction: discord.Interaction, form: Form) -> str | None:
+    """Return what a form is about that was just sent; None for other forms and everything else."""
     if interaction.type is not discord.InteractionType.modal_submit:
         return None
     data: Any = interaction.data or {}
     found = FORM_ID.fullmatch(str(data.get("custom_id", "")))
-    return int(found["number"]) if found and found["form"] == form else None
+    return found["about"] if found and found["form"] == form else None
 
 
 def values(interaction: discord.Interaction) -> dict[str, Any]:

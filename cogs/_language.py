@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import discord
 from babel.messages.pofile import read_po
@@ -36,8 +37,9 @@ def language(locale: str) -> Language:
 
 
 def language_of(interaction: discord.Interaction) -> Language:
-    """Return the language of whoever uses a command or a button."""
-    return language(str(interaction.locale))
+    """Return the language for whoever uses a command or a button: what they, the channel or the server chose, else their Discord's."""
+    bot: Any = interaction.client
+    return language(bot.desk.locale(interaction))
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 import logging
 import secrets
+from collections.abc import Sequence
 
 import aiohttp
 import discord
@@ -68,6 +69,62 @@ class AlreadyDone(Refused):
     """There is nothing left to cancel."""
 
 
+class NotHere(Refused):
+    """Who runs a server lets nobody paint in this channel."""
+
+
+class Banned(Refused):
+    """A moderator has banned somebody from using the bot in a server."""
+
+
+class TooNew(Refused):
+    """Somebody has not been in a server for as long as its owner wants. `ready` is when they will have been, in Unix seconds."""
+
+    def __init__(self, ready: int) -> None:
+        super().__init__(f"too new until {ready}")
+        self.when = f"<t:{ready}:R>"
+
+
+class WordsBlocked(Refused):
+    """A prompt holds what a server has blocked."""
+
+    def __init__(self, rules: Sequence[str]) -> None:
+        super().__init__(f"{len(rules)} rules are broken")
+        self.words = ", ".join(f"||{discord.utils.escape_markdown(rule)}||" for rule in rules[:5])
+
+
+class Withheld(Refused):
+    """Pictures show what a server does not want to see."""
+
+    def __init__(self, concepts: Sequence[str]) -> None:
+        super().__init__(f"{len(concepts)} concepts are shown")
+        self.concepts = ", ".join(f"||{discord.utils.escape_markdown(concept)}||" for concept in concepts[:5])
+
+
+class MayNot(Refused):
+    """Somebody may not change or decide something; the server's owner says who may."""
+
+
+class OnlyInServers(Refused):
+    """What is asked for is a server's, and this is none that the bot is in."""
+
+
+class NoGallery(Refused):
+    """A server has no gallery, or its channel is gone."""
+
+
+class AdultOnly(Refused):
+    """What was painted in an age-restricted channel is not shown in others."""
+
+
+class OwnStar(Refused):
+    """Somebody wants to give their own picture a star."""
+
+
+class Unreported(Refused):
+    """Another moderator has decided on a report before."""
+
+
 SENTENCES: dict[type[EngineError], str] = {
     EngineError: mark("Something went wrong on my side. Try again in a minute."),
     Refused: mark("I can't do that."),
@@ -80,6 +137,17 @@ SENTENCES: dict[type[EngineError], str] = {
     Hidden: mark("Discord doesn't show me pictures in other people's messages. Right-click or long-press that message → Apps → **Variations**."),
     CannotDo: mark("The model {model} can't do that."),
     AlreadyDone: mark("There is nothing left to cancel."),
+    NotHere: mark("Painting is switched off in this channel. Try another one."),
+    Banned: mark("The moderators of this server have banned you from using me here."),
+    TooNew: mark("This server wants people to have been here for a while first. You can use me {when}."),
+    WordsBlocked: mark("This server does not allow this in a prompt: {words}. Say it otherwise."),
+    Withheld: mark("The result seems to show what this server does not allow: {concepts}. It is not posted."),
+    MayNot: mark("You may not do that here. The owner of the server says who may, in `/settings`."),
+    OnlyInServers: mark("That is only there in servers that I am a member of."),
+    NoGallery: mark("This server has no gallery yet. Who runs it can choose a channel in `/settings`."),
+    AdultOnly: mark("This was painted in an age-restricted channel, and the gallery is not one."),
+    OwnStar: mark("Stars for your own pictures do not count."),
+    Unreported: mark("Somebody has decided on this already."),
     QueueFull: mark("So many people are waiting ({limit} jobs) that I can't take another one just now. Try again in some minutes."),
     TooManyJobs: mark("You already have {limit} jobs on the way, and others are waiting too. Wait for one to be finished."),
     Misconfigured: mark("I am not set up right. The operator finds the reason in my log."),

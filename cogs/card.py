@@ -58,6 +58,8 @@ class Card(commands.Cog):
     def __init__(self, bot: Reverie) -> None:
         self._desk: Desk = bot.desk
         self._queue = bot.queue
+        self._gallery = bot.gallery
+        self._bot = bot
         self.menu = app_commands.ContextMenu(name="Picture info", callback=self.info_of_message)
         bot.presses |= {
             cards.Act.ENLARGE: self.enlarge,
@@ -67,6 +69,7 @@ class Card(commands.Cog):
             cards.Act.INFO: self.info,
             cards.Act.DELETE: self.delete,
             cards.Act.CANCEL: self.cancel,
+            cards.Act.SHOW: self.bring,
         }
 
     # Buttons.
@@ -78,7 +81,10 @@ class Card(commands.Cog):
             job, await self._desk.painted(job), index, language_of(interaction), self._desk.model.kinds, file_limit(interaction)
         )
         pings = discord.AllowedMentions.none()
-        await interaction.response.send_message(text, file=file, view=view, suppress_embeds=True, allowed_mentions=pings)
+        sent = await interaction.response.send_message(text, file=file, view=view, suppress_embeds=True, allowed_mentions=pings)
+        if sent.message_id is not None and (picture := await self._desk.history.picture_id(job, index)) is not None:
+            # Stars on this message are for that picture.
+            await self._gallery.shown(sent.message_id, interaction.channel_id or 0, picture)
 
     async def vary(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Paint variations of one picture of a grid."""
@@ -87,7 +93,8 @@ class Card(commands.Cog):
     async def again(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Paint the same once more, with another seed."""
         job = await self._desk.remembered(number)
-        await self._desk.accept(interaction, rerolled(job.request), spoiler=job.origin.spoiler, parent=await self._desk.history.parent_of(job))
+        parent = await self._desk.history.parent_of(job)
+        await self._desk.accept(interaction, rerolled(job.request), spoiler=job.origin.spoiler, parent=parent, source=job.id)
 
     async def edit(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Let the presser write another prompt."""
@@ -105,7 +112,7 @@ class Card(commands.Cog):
         try:
             job = await self._desk.remembered(number)
             prompt = str(values(interaction).get("prompt") or "")
-            await self._desk.accept(interaction, reworded(job.request, prompt), spoiler=job.origin.spoiler)
+            await self._desk.accept(interaction, reworded(job.request, prompt), spoiler=job.origin.spoiler, source=job.id)
         except Exception as error:
             await refuse(interaction, error)
 
@@ -117,8 +124,10 @@ class Card(commands.Cog):
 
     async def tell(self, interaction: discord.Interaction, job: Job, index: int | None) -> None:
         """Show seed and settings to one person."""
-        text = cards.info(job, await self._desk.painted(job), index, language_of(interaction))
-        await interaction.response.send_message(text, ephemeral=True, allowed_mentions=discord.AllowedMentions.none())
+        say = language_of(interaction)
+        text = cards.info(job, await self._desk.painted(job), index, say)
+        pings = discord.AllowedMentions.none()
+        await interaction.response.send_message(text, view=cards.info_buttons(job, index, say), ephemeral=True, allowed_mentions=pings)
 
     async def delete(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Delete a result, for the person who asked for it or a moderator."""
@@ -127,7 +136,7 @@ class Card(commands.Cog):
         await interaction.response.defer()
         # The answer to a button stands for the button's message, which can be deleted like this in every place.
         await interaction.delete_original_response()
-        await self._desk.history.removed(job, interaction.user.id)
+        await self._bot.remove(job, interaction.user.id)
         if interaction.user.id != job.origin.user_id:
             say = language_of(interaction)
             text = say("Deleted. {owner} had asked for it.", owner=f"<@{job.origin.user_id}>")
@@ -162,10 +171,12 @@ class Card(commands.Cog):
     @app_commands.describe(number="The number on the card, without #")
     async def show(self, interaction: discord.Interaction, number: app_commands.Range[int, 1, 2**53 - 1]) -> None:
         """Bring an earlier result, with every picture as it was painted."""
-        job = await self._desk.history.find(number)
-        if job is None or not (job.origin.user_id == interaction.user.id or job.origin.channel_id == interaction.channel_id):
-            # Nobody is told of what others asked for elsewhere.
-            raise Forgotten
+        await self.bring(interaction, number, 0)
+
+    async def bring(self, interaction: discord.Interaction, number: int, index: int) -> None:
+        """Bring an earlier result to whoever asks for it."""
+        # Nobody is told of what others asked for where one cannot read.
+        job = await self._desk.visible(interaction, number)
         say, painting = language_of(interaction), await self._desk.painted(job)
         await interaction.response.defer(ephemeral=True, thinking=True)
         limit = file_limit(interaction)

@@ -29,15 +29,18 @@ class Dream(commands.Cog):
         self,
         interaction: discord.Interaction,
         prompt: Prompt,
-        count: Count = 4,
+        count: Count | None = None,
         seed: Seed | None = None,
         steps: Steps | None = None,
         guidance: Guidance | None = None,
-        spoiler: bool = False,
+        spoiler: bool | None = None,
     ) -> None:
         """Paint what a prompt describes."""
-        request = Request(prompt, secrets.randbelow(SEED_LIMIT) if seed is None else seed, count, steps, guidance)
-        await self._desk.accept(interaction, request, spoiler=spoiler)
+        usual = self._desk.defaults(interaction).with_options(count=count, steps=steps, guidance=guidance, spoiler=spoiler)
+        request = Request(
+            prompt, secrets.randbelow(SEED_LIMIT) if seed is None else seed, usual.count, usual.steps, usual.guidance, model=usual.model
+        )
+        await self._desk.accept(interaction, request, spoiler=usual.spoiler)
 
     @app_commands.command()
     async def words(self, interaction: discord.Interaction) -> None:

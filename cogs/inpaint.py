@@ -58,11 +58,11 @@ class Inpaint(commands.Cog):
         prompt: Prompt,
         mask: discord.Attachment | None = None,
         region: str | None = None,
-        count: Count = 4,
+        count: Count | None = None,
         seed: Seed | None = None,
         steps: Steps | None = None,
         guidance: Guidance | None = None,
-        spoiler: bool = False,
+        spoiler: bool | None = None,
     ) -> None:
         """Repaint a part of a picture."""
         check_prompt(prompt)
@@ -70,7 +70,7 @@ class Inpaint(commands.Cog):
         await interaction.response.defer(ephemeral=True, thinking=True)
         picture = await self._desk.read(image)
         mask_file = None if mask is None else await self._desk.read(mask)
-        wanted = {"prompt": prompt, "count": count, "seed": seed, "steps": steps, "guidance": guidance, "spoiler": spoiler}
+        wanted = {"prompt": prompt, "seed": seed} | self.usual(interaction, count=count, steps=steps, guidance=guidance, spoiler=spoiler)
         await self.propose(interaction, wanted, picture, mask_file, Region(region) if region and mask is None else None)
 
     def check(self, interaction: discord.Interaction) -> None:
@@ -82,6 +82,11 @@ class Inpaint(commands.Cog):
         check_place(interaction)
         if Kind.INPAINT not in self._desk.model.kinds:
             raise CannotDo(self._desk.model.name)
+
+    def usual(self, interaction: discord.Interaction, **asked: Any) -> dict[str, Any]:
+        """Return the options of a request, those that were not asked for as they are usual here."""
+        usual = self._desk.defaults(interaction).with_options(**asked)
+        return {"count": usual.count, "steps": usual.steps, "guidance": usual.guidance, "spoiler": usual.spoiler, "model": usual.model}
 
     async def propose(
         self, interaction: discord.Interaction, wanted: dict[str, Any], picture: bytes, mask: bytes | None, region: Region | None
@@ -118,7 +123,9 @@ class Inpaint(commands.Cog):
         self.check(interaction)
         wanted = draft.content
         seed = secrets.randbelow(SEED_LIMIT) if wanted["seed"] is None else wanted["seed"]
-        request = Request(wanted["prompt"], seed, wanted["count"], wanted["steps"], wanted["guidance"], Kind.INPAINT, draft.image, draft.mask)
+        how = (wanted["count"], wanted["steps"], wanted["guidance"], Kind.INPAINT)
+        # Drafts of an earlier version name no model.
+        request = Request(wanted["prompt"], seed, *how, draft.image, draft.mask, wanted.get("model", ""))
         if not await self._desk.history.drop_draft(number):
             # Two presses at once: the other one has it.
             raise Forgotten
@@ -170,8 +177,7 @@ class Inpaint(commands.Cog):
             masks = files(interaction, "mask")
             chosen = chosen_of(written, "region")
             region = Region(chosen) if chosen in set(Region) and not masks else None
-            wanted = {"prompt": prompt, "count": 4, "seed": None, "steps": None, "guidance": None, "parent": parent}
-            wanted["spoiler"] = draft.content.get("spoiler", False)
+            wanted = {"prompt": prompt, "seed": None, "parent": parent} | self.usual(interaction, spoiler=draft.content.get("spoiler") or None)
             await self.propose(interaction, wanted, picture, await self._desk.read(masks[0]) if masks else None, region)
         except Exception as error:
             await refuse(interaction, error)

@@ -42,9 +42,13 @@ class Replies(commands.Cog):
         except Exception as error:
             # Not as a reply: the permission for that may be what is missing.
             try:
-                await message.channel.send(f"<@{message.author.id}> {sentence(known(error), say_to(message))}")
+                await message.channel.send(f"<@{message.author.id}> {sentence(known(error), self.say_to(message))}")
             except FAILURES as failure:
                 log.info("a message could not be answered: %s", failure)
+
+    def say_to(self, message: discord.Message) -> Language:
+        """Return the language to answer a message in."""
+        return language(self._desk.locale_of_message(message))
 
     async def answer(self, message: discord.Message, words: str) -> None:
         """Find the picture that a message is about, and do what its words say."""
@@ -53,7 +57,7 @@ class Replies(commands.Cog):
             return
         if message.reference is None or message.reference.message_id is None:
             if message.guild is not None or words:
-                await message.reply(say_to(message)(HINT), mention_author=False)
+                await message.reply(self.say_to(message)(HINT), mention_author=False)
             return
         source = message.reference.resolved
         if not isinstance(source, discord.Message):
@@ -72,8 +76,10 @@ class Replies(commands.Cog):
         """Paint variations of the picture that a message holds."""
         attachment = uploaded_picture(source.attachments)
         picture = await self._desk.picture(attachment)
-        request = Request(words[:PROMPT_LIMIT], secrets.randbelow(SEED_LIMIT), kind=Kind.VARIATION, image=picture)
-        await self._desk.accept_message(message, request, spoiler=attachment.is_spoiler())
+        usual = self._desk.defaults_of_message(message)
+        seed = secrets.randbelow(SEED_LIMIT)
+        request = Request(words[:PROMPT_LIMIT], seed, usual.count, usual.steps, usual.guidance, Kind.VARIATION, picture, model=usual.model)
+        await self._desk.accept_message(message, request, spoiler=usual.spoiler or attachment.is_spoiler())
 
     async def follow(self, message: discord.Message, shown: Shown, words: str) -> None:
         """Go on from one of our own pictures: vary or enlarge one, paint again, or with more words."""
@@ -84,22 +90,18 @@ class Replies(commands.Cog):
             index = int(picked["number"]) - 1
             if picked["act"].lower() == "u":
                 file, text, view = await single(
-                    job, await desk.painted(job), index, say_to(message), desk.model.kinds, origin_of_message(message, spoiler).file_limit
+                    job, await desk.painted(job), index, self.say_to(message), desk.model.kinds, origin_of_message(message, spoiler).file_limit
                 )
                 await message.reply(text, file=file, view=view, mention_author=False, suppress_embeds=True)
             else:
                 parent = await desk.history.picture_id(job, index)
                 await desk.accept_message(message, await variation_of(desk, job, index), spoiler=spoiler, parent=parent)
         elif words.lower() in AGAIN:
-            await desk.accept_message(message, rerolled(job.request), spoiler=spoiler, parent=await desk.history.parent_of(job))
+            parent = await desk.history.parent_of(job)
+            await desk.accept_message(message, rerolled(job.request), spoiler=spoiler, parent=parent, source=job.id)
         elif words:
             prompt = f"{job.request.prompt} {words}".strip()
-            await desk.accept_message(message, reworded(job.request, prompt), spoiler=spoiler)
-
-
-def say_to(message: discord.Message) -> Language:
-    """Return the language of a place: Discord does not tell that of who writes."""
-    return language(origin_of_message(message, spoiler=False).locale)
+            await desk.accept_message(message, reworded(job.request, prompt), spoiler=spoiler, source=job.id)
 
 
 def words_of(message: discord.Message, bot_id: int) -> str:

@@ -32,11 +32,11 @@ class Variations(commands.Cog):
         interaction: discord.Interaction,
         image: discord.Attachment,
         prompt: Prompt | None = None,
-        count: Count = 4,
+        count: Count | None = None,
         seed: Seed | None = None,
         steps: Steps | None = None,
         guidance: Guidance | None = None,
-        spoiler: bool = False,
+        spoiler: bool | None = None,
     ) -> None:
         """Paint variations of a picture."""
         check_place(interaction)
@@ -44,7 +44,9 @@ class Variations(commands.Cog):
         await interaction.response.defer(thinking=True)
         seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
         picture = await self._desk.picture(image)
-        await self._desk.accept(interaction, Request(prompt or "", seed, count, steps, guidance, Kind.VARIATION, picture), spoiler=spoiler)
+        usual = self._desk.defaults(interaction).with_options(count=count, steps=steps, guidance=guidance, spoiler=spoiler)
+        request = Request(prompt or "", seed, usual.count, usual.steps, usual.guidance, Kind.VARIATION, picture, model=usual.model)
+        await self._desk.accept(interaction, request, spoiler=usual.spoiler)
 
     async def from_message(self, interaction: discord.Interaction, message: discord.Message) -> None:
         """Paint variations of the picture in a message; of one of our grids, ask which."""
@@ -54,8 +56,9 @@ class Variations(commands.Cog):
             check_place(interaction)
             await interaction.response.defer(thinking=True)
             picture = await self._desk.picture(attachment)
-            request = Request("", secrets.randbelow(SEED_LIMIT), kind=Kind.VARIATION, image=picture)
-            await self._desk.accept(interaction, request, spoiler=attachment.is_spoiler())
+            usual = self._desk.defaults(interaction)
+            request = Request("", secrets.randbelow(SEED_LIMIT), usual.count, usual.steps, usual.guidance, Kind.VARIATION, picture, model=usual.model)
+            await self._desk.accept(interaction, request, spoiler=usual.spoiler or attachment.is_spoiler())
         elif shown.index is not None:
             await vary(self._desk, interaction, shown.job, shown.index)
         else:
@@ -82,7 +85,7 @@ async def variation_of(desk: Desk, job: Job, index: int) -> Request:
     pictures = (await desk.painted(job)).pictures
     old = job.request
     png = pictures[min(index, len(pictures) - 1)].png
-    return Request(old.prompt, secrets.randbelow(SEED_LIMIT), old.count, old.steps, old.guidance, Kind.VARIATION, png)
+    return Request(old.prompt, secrets.randbelow(SEED_LIMIT), old.count, old.steps, old.guidance, Kind.VARIATION, png, model=old.model)
 
 
 async def setup(bot: Reverie) -> None:

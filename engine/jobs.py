@@ -4,7 +4,7 @@ Nothing here knows discord.py or torch. Requests are frozen: asking again gives 
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -63,7 +63,7 @@ class Request:
     """What was asked, complete. `steps` and `guidance` are those of the base decoder; None leaves them to the model.
 
     A variation varies `image` and needs no prompt; inpainting repaints what is white in `mask`, a PNG of the picture's size. Both are files of
-    any usual format, see `engine.uploads`.
+    any usual format, see `engine.uploads`. `model` is the name of a model; empty stands for the usual one.
 
     Raises:
         InvalidRequest: a value is outside its range (the limits above), or a picture is missing.
@@ -77,6 +77,7 @@ class Request:
     kind: Kind = Kind.DREAM
     image: bytes | None = field(default=None, repr=False)
     mask: bytes | None = field(default=None, repr=False)
+    model: str = ""
 
     def __post_init__(self) -> None:
         if self.prompt or self.kind is not Kind.VARIATION:
@@ -104,6 +105,7 @@ class Origin:
 
     The token belongs to the interaction and is good for 15 minutes; a job outlives it. `event_id` is the interaction or message that asked, which
     Discord may tell of twice. `is_foreign` is a place that the bot itself is not in. `asked_in` is a message that the result is to point to.
+    `is_adult` is an age-restricted channel. `notes` are told on the card: what a limit changed, in the person's language.
     """
 
     user_id: int
@@ -117,6 +119,8 @@ class Origin:
     file_limit: int = UPLOAD_LIMIT
     is_foreign: bool = False
     asked_in: int | None = None
+    is_adult: bool = False
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,17 +138,24 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """One finished picture: PNG bytes with its receipt in text chunks, and the seed that paints it again."""
+    """One finished picture: PNG bytes with its receipt in text chunks, and the seed that paints it again.
+
+    `embedding` is what CLIP sees in it, (D,) float16 of unit length, little-endian; None where no CLIP looked at it.
+    """
 
     png: bytes
     seed: int
     width: int
     height: int
+    embedding: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Painting:
-    """All pictures of a job. `steps` and `guidance` are those used; `unknown_words` are those of the prompt that the model never saw."""
+    """All pictures of a job. `steps` and `guidance` are those used; `unknown_words` are those of the prompt that the model never saw.
+
+    `space` names the CLIP that embedded the pictures: embeddings of one space can be compared.
+    """
 
     pictures: tuple[Picture, ...]
     model: str
@@ -152,6 +163,7 @@ class Painting:
     guidance: float
     seconds: float
     unknown_words: tuple[str, ...] = ()
+    space: str = ""
 
 
 class Painter(Protocol):
@@ -170,6 +182,33 @@ class Painter(Protocol):
     @property
     def kinds(self) -> frozenset[Kind]:
         """What the model can do."""
+        ...
+
+    @property
+    def usual_steps(self) -> int:
+        """Steps of the base decoder where a request names none; 0 where there is no decoder."""
+        ...
+
+    @property
+    def space(self) -> str:
+        """Name of the CLIP that sees what is in pictures; empty where there is none, and nothing can be embedded."""
+        ...
+
+    @property
+    def everyday(self) -> tuple[str, ...]:
+        """Texts of ordinary pictures, which others are compared with to tell what stands out."""
+        ...
+
+    def embed_texts(self, texts: Sequence[str]) -> list[bytes]:
+        """Embed texts in the space of the pictures: (D,) float16 of unit length each, little-endian."""
+        ...
+
+    def embed_picture(self, picture: bytes) -> bytes:
+        """Embed a file of any usual format.
+
+        Raises:
+            InvalidRequest: it cannot be read.
+        """
         ...
 
     def paint(self, request: Request, report: Callable[[Progress], None]) -> Painting:

@@ -89,8 +89,8 @@ class Queue:
         self._moved()
         return jobs
 
-    async def submit(self, request: Request, origin: Origin, parent: int | None = None) -> Job:
-        """Put a request into the queue; once this returns, it is on disk and will be answered.
+    async def submit(self, request: Request, origin: Origin, parent: int | None = None, source: int | None = None) -> Job:
+        """Put a request into the queue; once this returns, it is on disk and will be answered. For `parent` and `source` see `History.add`.
 
         Raises:
             QueueFull: as many jobs wait as may.
@@ -105,7 +105,7 @@ class Queue:
             raise TooManyJobs(mine)
         self._reserved.append(origin.user_id)
         try:
-            job = await self._history.add(request, origin, parent)
+            job = await self._history.add(request, origin, parent, source)
         finally:
             self._reserved.remove(origin.user_id)
         self._jobs[job.id] = job

@@ -29,7 +29,9 @@ class Settings(BaseModel):
     per_server: int = Field(ge=1)
     progress_every_s: float = Field(ge=1, allow_inf_nan=False)
     page_port: int = Field(ge=0, le=65535)
+    metrics_port: int = Field(ge=0, le=65535)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+    log_format: Literal["text", "json"]
     token: SecretStr | None = None
 
 

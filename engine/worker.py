@@ -6,7 +6,7 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import ParamSpec, TypeVar
 
 from engine.errors import Broken, Cancelled, EngineError, Misconfigured
@@ -28,15 +28,24 @@ async def aside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 class Worker:
-    """Serves a queue with one painter on one thread."""
+    """Serves a queue on one thread: with the usual painter, or with one of `others`, loaded when they are first asked for, by their names."""
 
-    def __init__(self, queue: Queue, history: History, load: Callable[[], Painter], preview_every_s: float = 2.0) -> None:
+    def __init__(
+        self,
+        queue: Queue,
+        history: History,
+        load: Callable[[], Painter],
+        preview_every_s: float = 2.0,
+        others: Mapping[str, Callable[[], Painter]] | None = None,
+    ) -> None:
         self._queue = queue
         self._history = history
         self._load = load
         self._preview_every_s = preview_every_s
         self._engine = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._stopping = threading.Event()
+        self._others = dict(others or {})
+        self._loaded: dict[str, Painter] = {}
         self.painter: Painter | None = None
         self.ready = asyncio.Event()
 
@@ -48,14 +57,56 @@ class Worker:
         """
         try:
             started = time.monotonic()
-            painter = self.painter = await asyncio.get_running_loop().run_in_executor(self._engine, self._load)
-            log.info("model %s loaded in %.1f s", painter.model, time.monotonic() - started)
+            self.painter = await asyncio.get_running_loop().run_in_executor(self._engine, self._load)
+            log.info("model %s loaded in %.1f s", self.painter.model, time.monotonic() - started)
             self.ready.set()
             while True:
-                await self._serve(painter, await self._queue.next())
+                await self._serve(self.painter, await self._queue.next())
         finally:
             self._stopping.set()
             self._engine.shutdown(wait=False, cancel_futures=True)
+
+    # Painters.
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that can be asked for, the usual one first; it is not known while that is being loaded."""
+        return tuple(dict.fromkeys([*([self.painter.model] if self.painter else []), *self._others]))
+
+    def painter_of(self, model: str) -> Painter | None:
+        """Return a painter by its model's name; the usual one for an empty or unknown name, None for one that is not loaded yet."""
+        return self._loaded.get(model) if model in self._others else self.painter
+
+    def painter_in(self, space: str) -> Painter | None:
+        """Return a loaded painter whose CLIP is that of a space."""
+        loaded = [*([self.painter] if self.painter else []), *self._loaded.values()]
+        return next((painter for painter in loaded if space and painter.space == space), None)
+
+    async def embed_texts(self, painter: Painter, texts: Sequence[str]) -> list[bytes]:
+        """Embed texts between two jobs; see `engine.jobs.Painter`."""
+        return await asyncio.get_running_loop().run_in_executor(self._engine, painter.embed_texts, texts)
+
+    async def embed_picture(self, painter: Painter, picture: bytes) -> bytes:
+        """Embed a picture between two jobs.
+
+        Raises:
+            InvalidRequest: it cannot be read.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._engine, painter.embed_picture, picture)
+
+    def _right_painter(self, usual: Painter, model: str) -> Painter:
+        """Run on the engine thread: return the painter that a request asks for, loaded now where it was not.
+
+        Raises:
+            Misconfigured: it cannot be loaded.
+        """
+        if model not in self._others:
+            return usual
+        if model not in self._loaded:
+            started = time.monotonic()
+            self._loaded[model] = self._others[model]()
+            log.info("model %s loaded in %.1f s", model, time.monotonic() - started)
+        return self._loaded[model]
 
     async def _serve(self, painter: Painter, job: Job) -> None:
         loop = asyncio.get_running_loop()
@@ -118,7 +169,7 @@ class Worker:
             told = Progress(progress.stage, progress.done, progress.total)
             loop.call_soon_threadsafe(self._queue.report, job, told, preview)
 
-        painting = painter.paint(job.request, report)
+        painting = self._right_painter(painter, job.request.model).paint(job.request, report)
         if job.cancelled:
             # There was no step left to stop at.
             raise Cancelled

@@ -7,6 +7,6 @@ Nothing here knows the bot: it imports neither discord.py nor cogs nor engine.
 """
 
 from loopback.server import Loopback
-from loopback.values import Attachment, Channel, Interaction, Message, User
+from loopback.values import Attachment, Channel, Interaction, Message, Role, User
 
-__all__ = ["Attachment", "Channel", "Interaction", "Loopback", "Message", "User"]
+__all__ = ["Attachment", "Channel", "Interaction", "Loopback", "Message", "Role", "User"]

@@ -1,5 +1,7 @@
 """Endpoints about channels and their messages, for the bot's token: with its permissions, and blind to ephemeral messages."""
 
+from collections.abc import Sequence
+
 from loopback import permissions, posting, wire
 from loopback.api import Api, Call
 from loopback.refusals import (
@@ -8,8 +10,10 @@ from loopback.refusals import (
     missing_access,
     missing_permissions,
     not_yours,
+    only_in_guilds,
     unknown_channel,
     unknown_message,
+    unknown_user,
     unreadable_reference,
     wrong_channel_type,
 )
@@ -37,6 +41,10 @@ class Channels:
         api.route("DELETE", MEMBERSHIP, lambda call: world.leave(self._thread(call)))
         api.route("PUT", MESSAGE + "/reactions/{emoji}/@me", self.react)
         api.route("DELETE", MESSAGE + "/reactions/{emoji}/@me", self.unreact)
+        api.route("GET", MESSAGE + "/reactions/{emoji}", self.reacted)
+        api.route("DELETE", MESSAGE + "/reactions/{emoji}/{user}", self.unreact_of)
+        api.route("DELETE", MESSAGE + "/reactions/{emoji}", self.clear_reactions)
+        api.route("DELETE", MESSAGE + "/reactions", self.clear_reactions)
 
     def _channel(self, call: Call, needed: int = 0) -> Channel:
         channel = self._world.channels.get(call.id("channel"))
@@ -71,9 +79,7 @@ class Channels:
         channel = self._channel(call)
         if not channel.permissions & permissions.READ_MESSAGE_HISTORY:
             return []
-        limit = int(call.query.get("limit", 50))
-        if not 1 <= limit <= 100:
-            raise invalid("limit", "NUMBER_TYPE_MAX", "int value should be between 1 and 100.")
+        limit = _limit(call, 50)
         before, after = int(call.query.get("before", 1 << 63)), int(call.query.get("after", 0))
         found = [message for message in channel.messages if not message.ephemeral and after < message.id < before]
         # `after` walks forward from its message, everything else back from the latest; the answer has the newest first.
@@ -139,3 +145,34 @@ class Channels:
 
     def unreact(self, call: Call) -> None:
         self._world.unreact(self._message(call), call.params["emoji"], self._world.bot)
+
+    def reacted(self, call: Call) -> Sequence[Json]:
+        """Return who reacted with an emoji, page by page in the order of their ids."""
+        message = self._message(call, permissions.READ_MESSAGE_HISTORY)
+        limit, after = _limit(call, 25), int(call.query.get("after", 0))
+        # Nobody here has the burst reactions of those who pay.
+        by = [] if call.query.get("type") == "1" else message.reactions.get(call.params["emoji"], [])
+        return [wire.user(self._world.users[person]) for person in sorted(by) if person > after][:limit]
+
+    def unreact_of(self, call: Call) -> None:
+        person = self._world.users.get(call.id("user"))
+        if person is None:
+            raise unknown_user()
+        message = self._message(call) if person is self._world.bot else self._moderated(call)
+        self._world.unreact(message, call.params["emoji"], person)
+
+    def clear_reactions(self, call: Call) -> None:
+        self._world.clear_reactions(self._moderated(call), call.params.get("emoji"))
+
+    def _moderated(self, call: Call) -> Message:
+        """Return a message whose reactions the bot may take from others."""
+        if self._channel(call).recipient:
+            raise only_in_guilds()
+        return self._message(call, permissions.MANAGE_MESSAGES)
+
+
+def _limit(call: Call, usual: int) -> int:
+    limit = int(call.query.get("limit", usual))
+    if not 1 <= limit <= 100:
+        raise invalid("limit", "NUMBER_TYPE_MAX", "int value should be between 1 and 100.")
+    return limit

@@ -59,8 +59,9 @@ def as_strings(value: Any, key: str = "") -> Any:
     """Return `value` with snowflakes as strings. Discord takes them as numbers too, its document does not say so."""
     if isinstance(value, dict):
         turned = {name: as_strings(item, name) for name, item in value.items()}
-        if isinstance(turned.get("attachments"), list):
-            turned["attachments"] = [_with_text_id(item) for item in turned["attachments"]]
+        for listed in ("attachments", "default_values"):
+            if isinstance(turned.get(listed), list):
+                turned[listed] = [_with_text_id(item) for item in turned[listed]]
         return turned
     if isinstance(value, list):
         return [as_strings(item, key) for item in value]

@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 from loopback import permissions, wire
 from loopback.line import Line
-from loopback.values import Channel, Interaction, Json, Message, User
+from loopback.values import Channel, Guild, Interaction, Json, Message, Role, User
 from loopback.world import Event, World
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,7 @@ class Gateway:
             },
         )
         if session.intents & Intent.GUILDS:
-            session.dispatch("GUILD_CREATE", wire.guild(self._world))
+            session.dispatch("GUILD_CREATE", wire.guild_create(self._world))
         log.info("the bot has connected")
         self._world.emit("bot")
         return session
@@ -237,11 +237,16 @@ class Gateway:
             "message": self._tell_message,
             "edit": self._tell_edit,
             "delete": self._tell_delete,
+            "delete-many": self._tell_delete_many,
             "reaction": self._tell_reaction,
+            "reactions-cleared": self._tell_cleared,
             "interaction": self._tell_interaction,
             "channel": lambda channel: self._tell_channel(channel, "CHANNEL_CREATE"),
             "channel-edit": lambda channel: self._tell_channel(channel, "CHANNEL_UPDATE"),
+            "channel-delete": lambda channel: self._tell_channel(channel, "CHANNEL_DELETE"),
             "membership": self._tell_membership,
+            "guild": self._tell_guild,
+            "role": self._tell_role,
         }
         if event.kind in tellers:
             tellers[event.kind](event.subject)
@@ -269,21 +274,31 @@ class Gateway:
             intent = Intent.DM_MESSAGES if message.channel.recipient else Intent.GUILD_MESSAGES
             self._tell(intent, "MESSAGE_DELETE", self._place(message.channel) | {"id": str(message.id)})
 
+    def _tell_delete_many(self, change: tuple[Channel, list[Message]]) -> None:
+        channel, messages = change
+        ids = [str(message.id) for message in messages if not message.ephemeral]
+        if ids and self._sees(channel):
+            self._tell(Intent.GUILD_MESSAGES, "MESSAGE_DELETE_BULK", self._place(channel) | {"ids": ids})
+
     def _tell_reaction(self, change: tuple[Message, str, User, bool]) -> None:
         message, emoji, person, added = change
-        if not self._sees(message.channel):
-            return
-        data = self._place(message.channel) | {
-            "message_id": str(message.id),
-            "user_id": str(person.id),
-            "emoji": {"id": None, "name": emoji},
-            "burst": False,
-            "type": 0,
-        }
-        if added and message.channel.guild_id:
-            data |= {"member": wire.member(self._world, person), "message_author_id": str(message.author.id)}
-        intent = Intent.DM_REACTIONS if message.channel.recipient else Intent.GUILD_REACTIONS
-        self._tell(intent, "MESSAGE_REACTION_ADD" if added else "MESSAGE_REACTION_REMOVE", data)
+        data = {"user_id": str(person.id), "emoji": {"id": None, "name": emoji}, "burst": False, "type": 0}
+        if added:
+            data |= {"message_author_id": str(message.author.id)}
+            data |= {"member": wire.member(self._world, person)} if message.channel.guild_id else {}
+        self._tell_of_reactions(message, "MESSAGE_REACTION_ADD" if added else "MESSAGE_REACTION_REMOVE", data)
+
+    def _tell_cleared(self, change: tuple[Message, str | None]) -> None:
+        message, emoji = change
+        if emoji is None:
+            self._tell_of_reactions(message, "MESSAGE_REACTION_REMOVE_ALL", {})
+        else:
+            self._tell_of_reactions(message, "MESSAGE_REACTION_REMOVE_EMOJI", {"emoji": {"id": None, "name": emoji}})
+
+    def _tell_of_reactions(self, message: Message, name: str, data: Json) -> None:
+        if not message.ephemeral and self._sees(message.channel):
+            intent = Intent.DM_REACTIONS if message.channel.recipient else Intent.GUILD_REACTIONS
+            self._tell(intent, name, self._place(message.channel) | {"message_id": str(message.id)} | data)
 
     def _tell_interaction(self, use: Interaction) -> None:
         if not use.acknowledged.is_set() and not use.missed:
@@ -298,7 +313,14 @@ class Gateway:
         if channel.parent:
             name = name.replace("CHANNEL", "THREAD")
             told |= {"newly_created": True} if name == "THREAD_CREATE" else {}
+            told = {key: told[key] for key in ("id", "guild_id", "parent_id", "type")} if name == "THREAD_DELETE" else told
         self._tell(Intent.GUILDS, name, told)
+
+    def _tell_guild(self, guild: Guild) -> None:
+        self._tell(Intent.GUILDS, "GUILD_UPDATE", wire.guild(self._world))
+
+    def _tell_role(self, role: Role) -> None:
+        self._tell(Intent.GUILDS, "GUILD_ROLE_CREATE", {"guild_id": str(self._world.guild.id), "role": wire.role(self._world, role)})
 
     def _tell_membership(self, thread: Channel) -> None:
         told = self._place(thread) | {"member_count": wire.member_count(thread)}

@@ -7,6 +7,7 @@ from loopback.refusals import (
     dead_token,
     invalid,
     too_many_follow_ups,
+    unknown_channel,
     unknown_interaction,
     unknown_message,
     unknown_webhook,
@@ -45,6 +46,8 @@ class Answers:
         after = self._world.clock.now() - use.created_at
         if use.dead or use.missed or after > ACK_LIMIT_S:
             raise unknown_interaction()
+        if use.channel.deleted:
+            raise unknown_channel()
         kind = call.body.get("type")
         if kind not in self._allowed(use):
             raise invalid("type", "INTERACTION_CALLBACK_TYPE", "This type does not answer this interaction")
@@ -103,6 +106,8 @@ class Answers:
             raise dead_token()
         if not use.acknowledged.is_set():
             raise unknown_webhook()
+        if use.channel.deleted:
+            raise unknown_channel()
         return use
 
     def _message(self, call: Call) -> Message:

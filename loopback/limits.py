@@ -9,7 +9,10 @@ from loopback.values import COMPONENTS_V2, Json
 
 ROW, BUTTON, SELECT, TEXT_INPUT, TEXT_DISPLAY, LABEL = 1, 2, 3, 4, 10, 18
 LINK = 5
-SELECTS = (3, 5, 6, 7, 8)
+USER_SELECT, ROLE_SELECT, MENTIONABLE_SELECT, CHANNEL_SELECT = 5, 6, 7, 8
+SELECTS = (SELECT, USER_SELECT, ROLE_SELECT, MENTIONABLE_SELECT, CHANNEL_SELECT)
+DEFAULTS = {"user": (USER_SELECT, MENTIONABLE_SELECT), "role": (ROLE_SELECT, MENTIONABLE_SELECT), "channel": (CHANNEL_SELECT,)}
+"""Which selects may stand at something of each kind."""
 EMBED_LENGTHS = {"title": 256, "description": 4096}
 NAME = re.compile(r"[-_'\w]{1,32}")
 
@@ -131,18 +134,31 @@ def _check_component(here: str, part: Json) -> None:
     elif kind in SELECTS:
         if not part.get("custom_id"):
             raise missing(f"{here}.custom_id")
-        at_most(f"{here}.placeholder", part.get("placeholder"), 150)
-        if kind == SELECT:
-            few(f"{here}.options", part.get("options") or [], 1, 25)
-            for index, option in enumerate(part["options"]):
-                for key in ("label", "value", "description"):
-                    at_most(f"{here}.options.{index}.{key}", option.get(key), 100)
+        _check_select(here, part)
     elif kind == LABEL:
         at_most(f"{here}.label", part.get("label"), 45)
         at_most(f"{here}.description", part.get("description"), 100)
     elif kind == TEXT_INPUT:
         at_most(f"{here}.placeholder", part.get("placeholder"), 100)
         at_most(f"{here}.value", part.get("value"), 4000)
+
+
+def _check_select(here: str, select: Json) -> None:
+    at_most(f"{here}.placeholder", select.get("placeholder"), 150)
+    least, most = select.get("min_values"), select.get("max_values") or 1
+    if not 0 <= (least or 0) <= 25 or not most <= 25:
+        raise invalid(f"{here}.max_values", "NUMBER_TYPE_MAX", "int value should be less than or equal to 25.")
+    defaults = select.get("default_values") or []
+    if defaults:
+        few(f"{here}.default_values", defaults, 1 if least is None else least, most)
+    for index, default in enumerate(defaults):
+        if select["type"] not in DEFAULTS[default["type"]]:
+            raise invalid(f"{here}.default_values.{index}.type", "BASE_TYPE_CHOICES", "Value must be one of the kinds that can be chosen here.")
+    if select["type"] == SELECT:
+        few(f"{here}.options", select.get("options") or [], 1, 25)
+        for index, option in enumerate(select["options"]):
+            for key in ("label", "value", "description"):
+                at_most(f"{here}.options.{index}.{key}", option.get(key), 100)
 
 
 def check_modal(data: Json) -> None:

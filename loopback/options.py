@@ -1,12 +1,11 @@
 """Turn what a person gives for a command or a modal into the data of an interaction, refusing what Discord's client would not send."""
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
-from loopback import wire
+from loopback import limits, wire
 from loopback.images import sniff
-from loopback.limits import ROW
-from loopback.values import Attachment, Channel, File, Json, User
+from loopback.values import Attachment, Channel, File, Json, Role, User
 from loopback.world import World
 
 
@@ -26,6 +25,8 @@ class OptionType(IntEnum):
     ATTACHMENT = 11
 
 
+T = TypeVar("T")
+
 NESTED = (OptionType.SUBCOMMAND, OptionType.GROUP)
 TEXT_INPUT, LABEL, FILE_UPLOAD, RADIO, CHECKBOXES, CHECKBOX = 4, 18, 19, 21, 22, 23
 
@@ -35,23 +36,40 @@ class NotSent(ValueError):
 
 
 class Resolver:
-    """Collects the things that an interaction refers to by their ids."""
+    """Collects the things that somebody's interaction in a channel refers to by their ids."""
 
-    def __init__(self, world: World, channel: Channel) -> None:
+    def __init__(self, world: World, channel: Channel, asker: User) -> None:
         self._world = world
         self._channel = channel
+        self._asker = asker
         self.resolved: Json = {}
 
-    def user(self, person: User) -> str:
-        self.resolved.setdefault("users", {})[str(person.id)] = wire.user(person)
-        if self._channel.guild_id:
-            told = {key: value for key, value in wire.member(self._world, person).items() if key not in ("user", "deaf", "mute")}
-            self.resolved.setdefault("members", {})[str(person.id)] = told | {"permissions": str(self._world.guild.everyone)}
-        return str(person.id)
+    def user(self, given: Any) -> str:
+        """Refer to somebody, given themselves or by id."""
+        return self._person(self._found(given, User, self._world.users, "nobody"))
 
-    def channel(self, place: Channel) -> str:
-        told = wire.channel(self._world, place) | {"permissions": str(self._world.guild.everyone)}
-        self.resolved.setdefault("channels", {})[str(place.id)] = told
+    def role(self, given: Any) -> str:
+        """Refer to a role of the guild. There are none elsewhere."""
+        if not self._channel.guild_id or self._channel.foreign:
+            raise NotSent("there are no roles here")
+        role = self._found(given, Role, self._world.roles, "no role")
+        self.resolved.setdefault("roles", {})[str(role.id)] = wire.role(self._world, role)
+        return str(role.id)
+
+    def mentionable(self, given: Any) -> str:
+        """Refer to somebody or to a role."""
+        is_role = isinstance(given, Role) or (not isinstance(given, User) and _number(given, int) in self._world.roles)
+        return self.role(given) if is_role else self.user(given)
+
+    def channel(self, given: Any, types: list[int] | None = None) -> str:
+        """Refer to a channel or thread of the server that one is in, of one of the `types` if any are named."""
+        place = self._found(given, Channel, self._world.channels, "no channel")
+        if place.deleted or not place.guild_id or place.guild_id != self._channel.guild_id:
+            raise NotSent("no channel has this id here")
+        if types and wire.channel_type(place) not in types:
+            raise NotSent("channels of this kind cannot be chosen")
+        told = wire.channel(self._world, place) | {"permissions": str(self._world.rights_in(place, self._asker))}
+        self.resolved.setdefault("channels", {})[str(place.id)] = told | {"app_permissions": str(place.permissions)}
         return str(place.id)
 
     def file(self, given: bytes | File) -> str:
@@ -59,17 +77,20 @@ class Resolver:
         self.resolved.setdefault("attachments", {})[str(kept.id)] = wire.attachment(self._world, kept)
         return str(kept.id)
 
-    def any_user(self, given: Any) -> User:
-        person = given if isinstance(given, User) else self._world.users.get(_number(given, int))
-        if person is None:
-            raise NotSent("nobody has this id")
-        return person
+    def _person(self, person: User) -> str:
+        self.resolved.setdefault("users", {})[str(person.id)] = wire.user(person)
+        if self._channel.guild_id:
+            told = wire.member(self._world, person, self._channel) | {"permissions": str(self._world.rights_in(self._channel, person))}
+            shown = {key: value for key, value in told.items() if key not in ("user", "deaf", "mute")}
+            self.resolved.setdefault("members", {})[str(person.id)] = shown
+        return str(person.id)
 
-    def any_channel(self, given: Any) -> Channel:
-        place = given if isinstance(given, Channel) else self._world.channels.get(_number(given, int))
-        if place is None:
-            raise NotSent("no channel has this id")
-        return place
+    @staticmethod
+    def _found(given: Any, kind: type[T], known: dict[int, T], nothing: str) -> T:
+        found = given if isinstance(given, kind) else known.get(_number(given, int))
+        if found is None:
+            raise NotSent(f"{nothing} has this id")
+        return found
 
 
 def upload(world: World, channel: Channel, given: bytes | File) -> Attachment:
@@ -82,9 +103,8 @@ def upload(world: World, channel: Channel, given: bytes | File) -> Attachment:
     return world.keep_file(channel, given, ephemeral=True)
 
 
-def command_data(world: World, channel: Channel, definition: Json, path: list[str], values: dict[str, Any], focused: str | None = None) -> Json:
+def command_data(resolver: Resolver, definition: Json, path: list[str], values: dict[str, Any], focused: str | None = None) -> Json:
     """Return the data of a slash command; `path` leads to the subcommand, `focused` is the option being typed."""
-    resolver = Resolver(world, channel)
     level, wrapped = definition, []
     for name in path:
         level = next((option for option in level.get("options") or [] if option["name"] == name and option["type"] in NESTED), {})
@@ -137,9 +157,13 @@ def _value(resolver: Resolver, option: Json, value: Any) -> Any:
         case OptionType.BOOLEAN:
             return value if isinstance(value, bool) else _boolean(str(value))
         case OptionType.CHANNEL:
-            return resolver.channel(resolver.any_channel(value))
-        case OptionType.USER | OptionType.MENTIONABLE:
-            return resolver.user(resolver.any_user(value))
+            return resolver.channel(value, option.get("channel_types"))
+        case OptionType.USER:
+            return resolver.user(value)
+        case OptionType.ROLE:
+            return resolver.role(value)
+        case OptionType.MENTIONABLE:
+            return resolver.mentionable(value)
         case OptionType.ATTACHMENT:
             return resolver.file(value)
         case _:
@@ -188,11 +212,10 @@ def context_data(definition: Json, target_id: str, resolver: Resolver) -> Json:
     return data | {"target_id": target_id, "resolved": resolver.resolved}
 
 
-def modal_data(world: World, channel: Channel, modal: Json, values: dict[str, Any]) -> Json:
+def modal_data(resolver: Resolver, modal: Json, values: dict[str, Any]) -> Json:
     """Return the data of a filled-in modal: every field with its value, wrapped as it was laid out."""
-    resolver = Resolver(world, channel)
     fields = [part["component"] for part in modal["components"] if part["type"] == LABEL]
-    fields += [inner for part in modal["components"] if part["type"] == ROW for inner in part["components"]]
+    fields += [inner for part in modal["components"] if part["type"] == limits.ROW for inner in part["components"]]
     for name in values:
         if name not in {field["custom_id"] for field in fields}:
             raise NotSent(f"there is no field {name}")
@@ -201,7 +224,7 @@ def modal_data(world: World, channel: Channel, modal: Json, values: dict[str, An
         own = {"type": part["type"], "id": part["id"]}
         if part["type"] == LABEL:
             parts.append(own | {"component": _filled(resolver, part["component"], values)})
-        elif part["type"] == ROW:
+        elif part["type"] == limits.ROW:
             parts.append(own | {"components": [_filled(resolver, inner, values) for inner in part["components"]]})
         else:
             parts.append(own)
@@ -224,25 +247,47 @@ def _filled(resolver: Resolver, field: Json, values: dict[str, Any]) -> Json:
         return told | {"value": bool(field.get("default")) if value is None else bool(value)}
     if kind == RADIO:
         return told | {"value": value}
-    chosen = [] if value is None else list(value) if isinstance(value, list | tuple) and kind != FILE_UPLOAD else value
     if kind == FILE_UPLOAD:
-        files = chosen if isinstance(chosen, list) else [chosen]
+        files = [] if value is None else value if isinstance(value, list) else [value]
         return told | {"values": [resolver.file(file) for file in files]}
+    # Who does not touch a select sends what it stood at.
+    chosen = _preset(field) if value is None else [*value] if isinstance(value, list | tuple | set) else [value]
     return told | {"values": selected(resolver, field, chosen)}
+
+
+def _preset(select: Json) -> list[Any]:
+    named = [default["id"] for default in select.get("default_values") or []]
+    return named + [option["value"] for option in select.get("options") or [] if option.get("default")]
 
 
 def selected(resolver: Resolver, select: Json, chosen: list[Any]) -> list[str]:
     """Return the values of a select menu, checked."""
-    least = select.get("min_values", 1)
-    most = select.get("max_values", 1) if select["type"] != CHECKBOXES else select.get("max_values") or 10
-    if not least <= len(chosen) <= most and select.get("required", True):
+    kind = select["type"]
+    least, most = select.get("min_values"), select.get("max_values") or (10 if kind == CHECKBOXES else 1)
+    least = 1 if least is None else least
+    optional = select.get("required") is False and not chosen
+    if not least <= len(chosen) <= most and not optional:
         raise NotSent(f"{select['custom_id']}: choose {least} to {most}")
-    if select["type"] in (5, 7):
-        return [resolver.user(resolver.any_user(item)) for item in chosen]
-    if select["type"] == 8:
-        return [resolver.channel(resolver.any_channel(item)) for item in chosen]
-    known = {option["value"] for option in select.get("options") or []}
-    for item in chosen:
-        if item not in known:
-            raise NotSent(f"{select['custom_id']}: there is no choice {item}")
-    return list(chosen)
+    try:
+        values = [_choice(resolver, select, item) for item in chosen]
+    except NotSent as problem:
+        raise NotSent(f"{select['custom_id']}: {problem}") from None
+    if len({*values}) != len(values):
+        raise NotSent(f"{select['custom_id']}: nothing can be chosen twice")
+    return values
+
+
+def _choice(resolver: Resolver, select: Json, item: Any) -> str:
+    match select["type"]:
+        case limits.USER_SELECT:
+            return resolver.user(item)
+        case limits.ROLE_SELECT:
+            return resolver.role(item)
+        case limits.MENTIONABLE_SELECT:
+            return resolver.mentionable(item)
+        case limits.CHANNEL_SELECT:
+            return resolver.channel(item, select.get("channel_types"))
+        case _ if any(item == option["value"] for option in select.get("options") or []):
+            return str(item)
+        case _:
+            raise NotSent(f"there is no choice {item}")

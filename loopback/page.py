@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
-from loopback import wire
+from loopback import permissions, wire
 from loopback.gateway import Gateway
 from loopback.line import Line
 from loopback.options import NotSent
@@ -52,9 +52,13 @@ class Page:
             "modal": self._modal,
             "say": self._say,
             "react": self._react,
-            "dm": self._dm,
+            "delete": self._delete,
             "dismiss": self._dismiss,
+            "dm": self._dm,
+            "channel": self._open_channel,
             "locale": self._locale,
+            "moderator": self._moderator,
+            "owner": self._owner,
         }
         self._world.listeners.append(self._hear)
 
@@ -102,10 +106,12 @@ class Page:
         match kind:
             case "message" | "edit":
                 return {"kind": kind, "message": self._message(subject)}
-            case "reaction":
+            case "reaction" | "reactions-cleared":
                 return {"kind": "edit", "message": self._message(subject[0])}
             case "delete":
-                return {"kind": kind, "id": str(subject.id), "channel_id": str(subject.channel.id)}
+                return {"kind": kind, "ids": [str(subject.id)], "channel_id": str(subject.channel.id)}
+            case "delete-many":
+                return {"kind": "delete", "ids": [str(message.id) for message in subject[1]], "channel_id": str(subject[0].id)}
             case "interaction":
                 return {"kind": kind, "interaction": self._interaction(subject)}
             case "typing":
@@ -124,7 +130,9 @@ class Page:
                 "online": presence is not None,
                 "activity": activity(presence or {}),
             },
-            "users": [{"id": str(user.id), "name": user.name, "bot": user.bot, "locale": user.locale} for user in self._world.users.values()],
+            "owner": str(self._world.guild.owner_id),
+            "users": [_person(user) for user in self._world.users.values()],
+            "roles": [{"id": str(role.id), "name": role.name} for role in self._world.roles.values()],
             "channels": [_place(channel) for channel in self._world.channels.values()],
             "commands": self._world.commands[self._world.guild.id] + self._world.commands[None],
         }
@@ -135,7 +143,9 @@ class Page:
 
     def _message(self, message: Message) -> Json:
         told = wire.message(self._world, message)
-        return told | {"visible_to": str(message.visible_to) if message.visible_to else None, "thinking": message.thinking}
+        reacted = {emoji: [str(person) for person in by] for emoji, by in message.reactions.items()}
+        visible_to = str(message.visible_to) if message.visible_to else None
+        return told | {"visible_to": visible_to, "thinking": message.thinking, "reacted": reacted}
 
     def _interaction(self, use: Interaction) -> Json:
         state = "missed" if use.missed else "answered" if use.acknowledged.is_set() else "waiting"
@@ -211,6 +221,14 @@ class Page:
         await act(user, message, emoji)
         return {}
 
+    async def _delete(self, user: User, payload: Json, files: list[File]) -> Json:
+        message = self._find(payload)
+        moderates = message.channel.guild_id and self._world.rights_in(message.channel, user) & permissions.MANAGE_MESSAGES
+        if message.author is not user and not moderates:
+            raise NotSent("only its author or a moderator can delete this message")
+        await self._people.delete(message)
+        return {}
+
     async def _dismiss(self, user: User, payload: Json, files: list[File]) -> Json:
         message = self._find(payload)
         if message.visible_to != user.id:
@@ -222,6 +240,21 @@ class Page:
         user.locale = str(payload["locale"])[:10]
         self._world.emit("user", user)
         return {}
+
+    async def _moderator(self, user: User, payload: Json, files: list[File]) -> Json:
+        user.moderator = not user.moderator
+        self._world.emit("user", user)
+        return {}
+
+    async def _owner(self, user: User, payload: Json, files: list[File]) -> Json:
+        self._world.guild.owner_id = user.id
+        return {}
+
+    async def _open_channel(self, user: User, payload: Json, files: list[File]) -> Json:
+        name = "-".join(str(payload["name"]).lower().split())[:100]
+        if not name:
+            raise NotSent("a channel needs a name")
+        return {"channel": str(self._world.add_channel(name, bool(payload["nsfw"])).id)}
 
     async def _dm(self, user: User, payload: Json, files: list[File]) -> Json:
         return {"channel": str(self._world.dm(user).id)}
@@ -250,8 +283,23 @@ def activity(presence: Json) -> str:
 
 def _place(channel: Channel) -> Json:
     recipient = str(channel.recipient.id) if channel.recipient else None
-    place = {"id": str(channel.id), "name": channel.name, "nsfw": channel.nsfw, "recipient": recipient, "foreign": channel.foreign}
-    return place | {"parent": str(channel.parent.id) if channel.parent else None, "group": wire.channel_type(channel) == wire.GROUP}
+    kind = wire.channel_type(channel)
+    return {
+        "id": str(channel.id),
+        "name": channel.name,
+        "nsfw": channel.age_restricted,
+        "recipient": recipient,
+        "foreign": channel.foreign,
+        "parent": str(channel.parent.id) if channel.parent else None,
+        "guild": str(channel.guild_id) if channel.guild_id else None,
+        "type": kind,
+        "group": kind == wire.GROUP,
+    }
+
+
+def _person(user: User) -> Json:
+    told = {"id": str(user.id), "name": user.name, "bot": user.bot, "locale": user.locale, "moderator": user.moderator}
+    return told | {"manages": bool(user.permissions & permissions.MANAGE_MESSAGES)}
 
 
 def _started(use: Interaction) -> Json:

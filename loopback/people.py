@@ -51,13 +51,13 @@ class People:
             NotSent: Discord's client would not send these options.
         """
         definition, path = await self._known(SLASH, name, channel)
-        data = command_data(self.world, channel, definition, path, options or {})
+        data = command_data(Resolver(self.world, channel, user), definition, path, options or {})
         return self._start(user, channel, COMMAND, data, name)
 
     async def autocomplete(self, user: User, channel: Channel, name: str, options: dict[str, Any], focused: str) -> list[Json]:
         """Return the choices that the bot offers while `focused` is being typed."""
         definition, path = await self._known(SLASH, name, channel)
-        data = command_data(self.world, channel, definition, path, options, focused)
+        data = command_data(Resolver(self.world, channel, user), definition, path, options, focused)
         use = self._start(user, channel, AUTOCOMPLETE, data, name)
         await self.wait_for(lambda: use.acknowledged.is_set() or use.missed)
         return use.choices or []
@@ -65,7 +65,7 @@ class People:
     async def context_menu(self, user: User, channel: Channel, target: Message | User, name: str) -> Interaction:
         """Use a command from the menu of a message or a user."""
         definition, _ = await self._known(MESSAGE_MENU if isinstance(target, Message) else USER_MENU, name, channel)
-        resolver = Resolver(self.world, channel)
+        resolver = Resolver(self.world, channel, user)
         if isinstance(target, Message):
             # A message that somebody chooses is shown to the bot in full.
             resolver.resolved["messages"] = {str(target.id): target.raw}
@@ -75,7 +75,7 @@ class People:
         return self._start(user, channel, COMMAND, data, name)
 
     async def press(self, user: User, message: Message, custom_id: str, values: Sequence[Any] | None = None) -> Interaction:
-        """Press a button, or with `values` choose in a select menu."""
+        """Press a button, or choose `values` in a select menu: roles, channels, people or texts, also ids as texts."""
         part = next((part for _, part in limits.walk(message.components, "") if part.get("custom_id") == custom_id), None)
         if part is None or message.deleted or message.visible_to not in (None, user.id):
             raise NotSent("this message shows no such button")
@@ -84,7 +84,7 @@ class People:
         await self._bot_is_there()
         data: Json = {"custom_id": custom_id, "component_type": part["type"], "id": part["id"]}
         if part["type"] != limits.BUTTON:
-            resolver = Resolver(self.world, message.channel)
+            resolver = Resolver(self.world, message.channel, user)
             data["values"] = selected(resolver, part, list(values or []))
             data |= {"resolved": resolver.resolved} if resolver.resolved else {}
         return self._start(user, message.channel, COMPONENT, data, custom_id, message)
@@ -93,12 +93,14 @@ class People:
         """Send the modal that answered `interaction`, with a value for each custom id."""
         if interaction.modal is None or interaction.user is not user:
             raise NotSent("no form is open")
+        self._is_there(interaction.channel)
         await self._bot_is_there()
-        data = modal_data(self.world, interaction.channel, interaction.modal, values)
+        data = modal_data(Resolver(self.world, interaction.channel, user), interaction.modal, values)
         return self._start(user, interaction.channel, MODAL_SUBMIT, data, interaction.modal["custom_id"], interaction.source)
 
     async def say(self, user: User, channel: Channel, text: str, reply_to: Message | None = None, files: Sequence[File] = ()) -> Message:
         """Write a message, as a reply if there is something to reply to."""
+        self._is_there(channel)
         sent = dict(enumerate(files))
         return posting.create(self.world, channel, user, {"content": text}, sent, reply_to=reply_to.id if reply_to else None)
 
@@ -110,12 +112,33 @@ class People:
         """Take a reaction back."""
         self.world.unreact(message, emoji, user)
 
+    async def clear_reactions(self, message: Message, emoji: str | None = None) -> None:
+        """Take away everybody's reactions, or those with one emoji, as a moderator does."""
+        self.world.clear_reactions(message, emoji)
+
+    async def delete(self, message: Message) -> None:
+        """Delete a message, as its author or a moderator does."""
+        self.world.delete_message(message)
+
+    async def delete_many(self, messages: Sequence[Message]) -> None:
+        """Delete messages at a stroke, as moderation bots do; the bot hears of those of one channel together.
+
+        Raises:
+            NotSent: in direct messages they go one by one.
+        """
+        channels = {message.channel.id: message.channel for message in messages}
+        if any(channel.recipient for channel in channels.values()):
+            raise NotSent("direct messages are deleted one by one")
+        for channel in channels.values():
+            self.world.delete_messages(channel, [message for message in messages if message.channel is channel])
+
     def find_command(self, kind: int, name: str) -> Json | None:
         """Return the definition of a command; the guild's own hides a global one of the same name."""
         both = self.world.commands[self.world.guild.id] + self.world.commands[None]
         return next((command for command in both if command["type"] == kind and command["name"] == name), None)
 
     async def _known(self, kind: int, name: str, channel: Channel) -> tuple[Json, list[str]]:
+        self._is_there(channel)
         await self._bot_is_there()
         first, *path = name.split() if kind == SLASH else [name]
         definition = await self.wait_for(lambda: self.find_command(kind, first))
@@ -131,6 +154,11 @@ class People:
             if offered and command["type"] == kind and command["name"] == name:
                 return command
         raise NotSent("this command is not installed for you here")
+
+    @staticmethod
+    def _is_there(channel: Channel) -> None:
+        if channel.deleted:
+            raise NotSent("this channel is gone")
 
     def _bot_is_there(self) -> Awaitable[Any]:
         return self.wait_for(lambda: self._gateway.sessions)

@@ -1,5 +1,6 @@
 """Permission bits that matter here, as in Discord's topics/permissions."""
 
+ADMINISTRATOR = 1 << 3
 ADD_REACTIONS = 1 << 6
 VIEW_CHANNEL = 1 << 10
 SEND_MESSAGES = 1 << 11
@@ -26,6 +27,8 @@ EVERYONE = (
     | SEND_MESSAGES_IN_THREADS
 )
 """What the role @everyone of the guild grants, people and bot alike."""
+ALL = (1 << 53) - 1
+"""What the owner of the guild and its administrators may do, whatever their roles say."""
 DIRECT_MESSAGE = EVERYONE & ~CREATE_PUBLIC_THREADS & ~SEND_MESSAGES_IN_THREADS
 """What everybody may do in a direct message."""
 TOLD_OF_GROUP = EMBED_LINKS | ATTACH_FILES | MENTION_EVERYONE

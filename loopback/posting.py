@@ -97,7 +97,7 @@ def repeated(world: World, channel: Channel, author: User, body: Json) -> Messag
 
 
 def numbered(components: list[Json]) -> list[Json]:
-    """Return the components with the ids that Discord gives to those that have none."""
+    """Return the components with the ids that Discord gives to those that have none, and ids of what selects stand at as text."""
     taken = {part["id"] for _, part in limits.walk(components, "") if part.get("id")}
     free = iter(number for number in range(1, 1000) if number not in taken)
 
@@ -107,6 +107,8 @@ def numbered(components: list[Json]) -> list[Json]:
         if not isinstance(value, dict) or not isinstance(value.get("type"), int):
             return value
         own = value if value.get("id") else value | {"id": next(free)}
+        if own.get("default_values"):
+            own = own | {"default_values": [default | {"id": str(default["id"])} for default in own["default_values"]]}
         return {key: give(item) if key in ("components", "component", "accessory") else item for key, item in own.items()}
 
     return [give(component) for component in components]

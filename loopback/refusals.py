@@ -86,6 +86,10 @@ def closed_dm() -> Refusal:
     return Refusal(403, 50007, "Cannot send messages to this user")
 
 
+def only_in_guilds() -> Refusal:
+    return Refusal(403, 50003, "Cannot execute action on a DM channel")
+
+
 def missing_permissions() -> Refusal:
     return Refusal(403, 50013, "Missing Permissions")
 

@@ -32,7 +32,7 @@ class Rest:
             api.route("GET", path, self.commands)
             api.route("PUT", path, self.set_commands)
         api.route("GET", "/guilds/{guild}", self.guild)
-        api.route("GET", "/guilds/{guild}/channels", lambda call: self.guild(call)["channels"])
+        api.route("GET", "/guilds/{guild}/channels", self.channels)
         api.route("GET", "/guilds/{guild}/roles", lambda call: self.guild(call)["roles"])
         api.route("GET", "/guilds/{guild}/members", self.members)
         api.route("GET", "/guilds/{guild}/members/{user}", self.member)
@@ -120,6 +120,11 @@ class Rest:
     def guild(self, call: Call) -> Json:
         self._home(call)
         return wire.guild(self._world)
+
+    def channels(self, call: Call) -> list[Json]:
+        self._home(call)
+        told: list[Json] = wire.guild_create(self._world)["channels"]
+        return told
 
     def members(self, call: Call) -> list[Json]:
         self._home(call)

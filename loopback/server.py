@@ -19,8 +19,8 @@ from loopback.page import Page
 from loopback.people import People
 from loopback.rest import Rest
 from loopback.store import Store
-from loopback.values import Channel, Guild, Limits, User
-from loopback.world import ANN_ID, BEN_ID, GENERAL_ID, World
+from loopback.values import Channel, Guild, Limits, Role, User
+from loopback.world import ANN_ID, BEN_ID, GENERAL_ID, OWNER_ID, World
 
 HOST = "127.0.0.1"
 LOCAL_HOST = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:\d{1,5})?")
@@ -137,6 +137,11 @@ class Loopback(People):
         return self.world.users[BEN_ID]
 
     @property
+    def olga(self) -> User:
+        """The owner of the guild, unless another was made it."""
+        return self.world.users[OWNER_ID]
+
+    @property
     def bot(self) -> User:
         return self.world.bot
 
@@ -154,6 +159,18 @@ class Loopback(People):
     def add_thread(self, parent: Channel, name: str) -> Channel:
         """Open a public thread below a channel."""
         return self.world.add_thread(parent, name)
+
+    def remove_channel(self, channel: Channel) -> None:
+        """Remove a channel with the threads below it, or a thread."""
+        self.world.remove_channel(channel)
+
+    def restrict(self, channel: Channel, nsfw: bool) -> None:
+        """Make a channel age-restricted, with its threads, or open to all again."""
+        self.world.restrict(channel, nsfw)
+
+    def add_role(self, name: str, permissions: int = 0) -> Role:
+        """Add a role to the guild; `user.roles.add(role.id)` gives it to somebody."""
+        return self.world.add_role(name, permissions)
 
     def add_foreign_channel(self, name: str, guild: bool = True) -> Channel:
         """Add a place that the bot is not in, a channel of another guild or a group: people who installed it may use it there."""

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from loopback.values import TOKEN_LIFE_S, Attachment, Channel, Interaction, Json, Message, User
+from loopback.values import TOKEN_LIFE_S, Attachment, Channel, Interaction, Json, Message, Role, User
 from loopback.world import Event, World
 
 log = logging.getLogger(__name__)
@@ -72,11 +72,17 @@ def _snapshot(world: World) -> Json:
     return {
         "version": VERSION,
         "last_snowflake": world.last_snowflake,
-        "users": [{key: getattr(user, key) for key in USER} for user in world.people()],
+        "owner_id": world.guild.owner_id,
+        "roles": [{key: getattr(role, key) for key in ROLE} for role in world.roles.values()],
+        "users": [{key: getattr(user, key) for key in USER} | {"roles": sorted(user.roles)} for user in world.people()],
         "channels": [_channel(channel) for channel in world.channels.values()],
         "commands": [[scope, commands] for scope, commands in world.commands.items()],
-        "interactions": [_interaction(use) for use in world.interactions.values() if world.clock.now() - use.created_at < TOKEN_LIFE_S],
+        "interactions": [_interaction(use) for use in world.interactions.values() if _lives(world, use)],
     }
+
+
+def _lives(world: World, use: Interaction) -> bool:
+    return not use.channel.deleted and world.clock.now() - use.created_at < TOKEN_LIFE_S
 
 
 def _channel(channel: Channel) -> Json:
@@ -96,7 +102,8 @@ def _channel(channel: Channel) -> Json:
 
 
 SIMPLE = "id content embeds components flags nonce created_at edited_at reply_to mention_everyone reactions visible_to origin".split()
-USER = "id name dms_open moderator locale".split()
+USER = "id name dms_open moderator locale joined_at".split()
+ROLE = "id name permissions".split()
 FILE = "id filename size content_type width height description ephemeral".split()
 USE = "id token type created_at data name acknowledged_after_s response_type modal choices dead missed".split()
 
@@ -129,8 +136,13 @@ def _restored(saved: Json, present: World) -> World:
     # One bot, known by identity.
     world.bot = world.users[present.bot.id] = present.bot
     world.last_snowflake = saved["last_snowflake"]
+    # Files of earlier versions know neither roles nor another owner than the usual.
+    world.guild.owner_id = saved.get("owner_id", world.guild.owner_id)
+    world.roles = {told["id"]: Role(**told) for told in saved.get("roles", [])}
     for told in saved["users"]:
-        world.users[told["id"]] = User(**told)
+        world.take_user(User(**told | {"roles": {*told.get("roles", [])}}))
+    # Channels that were removed stay so, the first one too.
+    world.channels.clear()
     for told in saved["channels"]:
         messages = told.pop("messages")
         recipient = told.pop("recipient")

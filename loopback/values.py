@@ -21,6 +21,21 @@ ACK_LIMIT_S = 3.0
 """An interaction must be answered within this."""
 TOKEN_LIFE_S = 15 * 60.0
 """After this, an interaction's token opens nothing any more."""
+NEW_YEAR_2026 = 1_767_225_600.0
+"""When everybody joined of whom nothing else is said, in Unix seconds."""
+
+
+@dataclass(eq=False, slots=True)
+class Role:
+    """A role of the guild, which grants `permissions` to whoever has it."""
+
+    id: int
+    name: str
+    permissions: int = 0
+
+    @property
+    def mention(self) -> str:
+        return f"<@&{self.id}>"
 
 
 @dataclass(eq=False, slots=True)
@@ -34,11 +49,15 @@ class User:
     moderator: bool = False
     """May manage messages."""
     locale: str = "en-US"
+    roles: set[int] = field(default_factory=set)
+    """Ids of roles of the guild."""
+    joined_at: float = NEW_YEAR_2026
+    rights: "Callable[[User], int]" = field(default=lambda user: 0, repr=False)
 
     @property
     def permissions(self) -> int:
         """What this person may do in the guild."""
-        return permissions.EVERYONE | (permissions.MANAGE_MESSAGES if self.moderator else 0)
+        return self.rights(self)
 
     @property
     def mention(self) -> str:
@@ -135,6 +154,7 @@ class Channel:
     foreign: bool = False
     joined_at: float | None = None
     """When the bot became a member of this thread."""
+    deleted: bool = False
     changed: "Callable[[Channel], None]" = field(default=lambda channel: None, repr=False)
 
     @property
@@ -148,6 +168,11 @@ class Channel:
             return (permissions.TOLD_OF_GROUP & ~self.denied) | self.allowed
         granted = (permissions.EVERYONE & ~self.denied) | self.allowed
         return granted if granted & permissions.VIEW_CHANNEL else 0
+
+    @property
+    def age_restricted(self) -> bool:
+        """Whether only adults come here; a thread is what its channel is."""
+        return self.parent.nsfw if self.parent else self.nsfw
 
     def deny(self, bits: int) -> None:
         """Take permissions from the bot, by an overwrite for it alone."""
@@ -198,14 +223,24 @@ class Interaction:
         self.dead = True
 
 
-@dataclass(eq=False, slots=True)
 class Guild:
-    """The one server that the bot is in."""
+    """The one server that the bot is in. Who becomes its owner, with `owner_id`, is told to everybody."""
 
-    id: int
-    name: str
-    owner_id: int
-    everyone: int = permissions.EVERYONE
+    def __init__(self, guild_id: int, name: str, owner_id: int) -> None:
+        self.id = guild_id
+        self.name = name
+        self.everyone = permissions.EVERYONE
+        self.changed: Callable[[Guild], None] = lambda guild: None
+        self._owner_id = owner_id
+
+    @property
+    def owner_id(self) -> int:
+        return self._owner_id
+
+    @owner_id.setter
+    def owner_id(self, user_id: int) -> None:
+        self._owner_id = user_id
+        self.changed(self)
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from loopback import permissions
-from loopback.values import Attachment, Channel, Interaction, Json, Message, User
+from loopback.values import Attachment, Channel, Interaction, Json, Message, Role, User
 from loopback.world import BOT_ROLE_ID, EPOCH_MS, World
 
 REPLY, CHAT_INPUT, PLAIN = 19, 20, 0
@@ -31,13 +31,15 @@ def user(person: User) -> Json:
     }
 
 
-def member(world: World, person: User) -> Json:
+def member(world: World, person: User, place: Channel | None = None) -> Json:
+    """Return somebody as a member of the guild, or of that which `place` is in."""
+    roles = ([BOT_ROLE_ID] if person.bot else []) + sorted(person.roles & world.roles.keys())
     return {
         "user": user(person),
         "nick": None,
         "avatar": None,
-        "roles": [str(BOT_ROLE_ID)] if person.bot else [],
-        "joined_at": "2026-01-01T00:00:00+00:00",
+        "roles": [] if place and place.foreign else [str(role_id) for role_id in roles],
+        "joined_at": moment(person.joined_at),
         "premium_since": None,
         "deaf": False,
         "mute": False,
@@ -47,18 +49,28 @@ def member(world: World, person: User) -> Json:
     }
 
 
-def role(role_id: int, name: str, granted: int, position: int, managed: bool = False) -> Json:
+def roles(world: World) -> list[Json]:
+    """Return the roles of the guild, that of everybody first and then that of the bot."""
+    fixed = [Role(world.guild.id, "@everyone", world.guild.everyone), Role(BOT_ROLE_ID, world.bot.name)]
+    return [_role(each, position) for position, each in enumerate([*fixed, *world.roles.values()])]
+
+
+def role(world: World, wanted: Role) -> Json:
+    return next(told for told in roles(world) if told["id"] == str(wanted.id))
+
+
+def _role(each: Role, position: int) -> Json:
     return {
-        "id": str(role_id),
-        "name": name,
+        "id": str(each.id),
+        "name": each.name,
         "color": 0,
         "colors": {"primary_color": 0, "secondary_color": None, "tertiary_color": None},
         "hoist": False,
         "icon": None,
         "unicode_emoji": None,
         "position": position,
-        "permissions": str(granted),
-        "managed": managed,
+        "permissions": str(each.permissions),
+        "managed": each.id == BOT_ROLE_ID,
         "mentionable": False,
         "flags": 0,
     }
@@ -90,9 +102,9 @@ def channel(world: World, place: Channel) -> Json:
         "guild_id": str(place.guild_id),
         "name": place.name,
         "topic": None,
-        "position": list(world.channels).index(place.id),
+        "position": next((position for position, known in enumerate(world.channels) if known == place.id), 0),
         "parent_id": None,
-        "nsfw": place.nsfw,
+        "nsfw": place.age_restricted,
         "rate_limit_per_user": 0,
         "flags": 0,
         "last_message_id": last and str(last),
@@ -112,6 +124,7 @@ def thread(world: World, place: Channel) -> Json:
         "parent_id": str(place.parent.id),
         "owner_id": str(world.guild.owner_id),
         "name": place.name,
+        "nsfw": place.age_restricted,
         "last_message_id": str(place.messages[-1].id) if place.messages else None,
         "message_count": count,
         "total_message_sent": count,
@@ -136,7 +149,6 @@ def member_count(place: Channel) -> int:
 
 def guild(world: World) -> Json:
     home = world.guild
-    places = [place for place in world.channels.values() if place.guild_id == home.id]
     return {
         "id": str(home.id),
         "name": home.name,
@@ -149,7 +161,7 @@ def guild(world: World) -> Json:
         "verification_level": 0,
         "default_message_notifications": 1,
         "explicit_content_filter": 0,
-        "roles": [role(home.id, "@everyone", home.everyone, 0), role(BOT_ROLE_ID, world.bot.name, 0, 1, managed=True)],
+        "roles": roles(world),
         "emojis": [],
         "stickers": [],
         "features": [],
@@ -164,7 +176,14 @@ def guild(world: World) -> Json:
         "vanity_url_code": None,
         "description": None,
         "banner": None,
-        "joined_at": "2026-01-01T00:00:00+00:00",
+    }
+
+
+def guild_create(world: World) -> Json:
+    """Return the guild with what is in it, as the bot is told when it connects."""
+    places = [place for place in world.channels.values() if place.guild_id == world.guild.id]
+    return guild(world) | {
+        "joined_at": moment(world.bot.joined_at),
         "large": False,
         "unavailable": False,
         "member_count": len(world.users),
@@ -232,7 +251,8 @@ def message(world: World, post: Message, guild_event: bool = False, deep: bool =
         told |= {"webhook_id": str(world.bot.id), "application_id": str(world.bot.id)}
     if guild_event:
         if post.channel.guild_id:
-            told |= {"guild_id": str(post.channel.guild_id), "member": {k: v for k, v in member(world, post.author).items() if k != "user"}}
+            author = {key: value for key, value in member(world, post.author, post.channel).items() if key != "user"}
+            told |= {"guild_id": str(post.channel.guild_id), "member": author}
         told["channel_type"] = channel_type(post.channel)
     return told
 
@@ -271,14 +291,15 @@ def interaction(world: World, use: Interaction) -> Json:
         "authorizing_integration_owners": owners(use),
     }
     if place.guild_id:
+        granted = {"permissions": str(world.rights_in(place, use.user))}
         told |= {
             "guild_id": str(place.guild_id),
             "guild": {"id": str(place.guild_id), "locale": "en-US", "features": []},
             "guild_locale": "en-US",
-            "member": member(world, use.user) | {"permissions": str(use.user.permissions)},
+            "member": member(world, use.user, place) | granted,
             "context": 0,
         }
-        told["channel"]["permissions"] = str(use.user.permissions)
+        told["channel"] |= granted
     else:
         told |= {"user": user(use.user), "context": 2 if place.foreign else 1}
     if use.source:
@@ -325,8 +346,7 @@ def _inside(file: Attachment, embeds: list[Json]) -> bool:
 
 def _addresses(value: Any) -> Iterable[str]:
     if isinstance(value, dict):
-        if isinstance(value.get("url"), str):
-            yield value["url"]
+        yield from (value[key] for key in ("url", "icon_url") if isinstance(value.get(key), str))
         value = list(value.values())
     if isinstance(value, list):
         for item in value:
@@ -344,6 +364,9 @@ def _with_addresses(world: World, post: Message, value: Any) -> Any:
         if file and value["url"] != name:
             known = attachment(world, file)
             value |= {key: known[key] for key in ("url", "proxy_url", "content_type", "width", "height") if key in known}
+        icon = next((file for file in post.attachments if value.get("icon_url") == f"attachment://{file.filename}"), None)
+        if icon:
+            value |= {"icon_url": world.link(icon), "proxy_icon_url": world.link(icon)}
         for item in value.values():
             _with_addresses(world, post, item)
     return value

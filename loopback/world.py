@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from loopback import permissions
 from loopback.clock import Clock
 from loopback.images import sniff
-from loopback.values import ACK_LIMIT_S, Attachment, Channel, File, Guild, Interaction, Json, Limits, Message, User
+from loopback.values import ACK_LIMIT_S, Attachment, Channel, File, Guild, Interaction, Json, Limits, Message, Role, User
 
 log = logging.getLogger(__name__)
 
 EPOCH_MS = 1_420_070_400_000
 """The first millisecond of 2015, from which snowflakes count."""
-GUILD_ID, GENERAL_ID, BOT_ID, ANN_ID, BEN_ID, BOT_ROLE_ID = (1_000_000_000_000_000_000 + n for n in range(1, 7))
+GUILD_ID, GENERAL_ID, BOT_ID, ANN_ID, BEN_ID, BOT_ROLE_ID, OWNER_ID = (1_000_000_000_000_000_000 + n for n in range(1, 8))
 """Fixed, so that what the bot remembers of an earlier run still fits."""
 LINK_LIFE_S = 24 * 3600
 """Addresses on the CDN are signed for this long, as Discord's are."""
@@ -31,7 +32,11 @@ FORGOTTEN_AFTER_S = 3600
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something changed: message, edit, delete, reaction, interaction, channel, channel-edit, membership, user, commands, typing or bot."""
+    """Something changed, and what it was.
+
+    Of messages: message, edit, delete, delete-many, reaction, reactions-cleared, interaction, typing. Of places and people: channel,
+    channel-edit, channel-delete, membership, guild, role, user. Of the bot: commands, bot.
+    """
 
     kind: str
     subject: Any = None
@@ -46,8 +51,10 @@ class World:
         self.folder = folder
         self.base_url = ""
         self.bot = User(BOT_ID, "Reverie", bot=True)
-        self.users: dict[int, User] = {self.bot.id: self.bot}
-        self.guild = Guild(GUILD_ID, "Loopback", ANN_ID)
+        self.users: dict[int, User] = {}
+        self.guild = Guild(GUILD_ID, "Loopback", OWNER_ID)
+        self.guild.changed = lambda guild: self.emit("guild", guild)
+        self.roles: dict[int, Role] = {}
         self.channels: dict[int, Channel] = {}
         self.attachments: dict[int, Attachment] = {}
         self.interactions: dict[str, Interaction] = {}
@@ -57,8 +64,8 @@ class World:
         self.last_snowflake = 0
         self._secret = secrets.token_bytes(16)
         self._changed = asyncio.Event()
-        self._add_user(User(ANN_ID, "ann"))
-        self._add_user(User(BEN_ID, "ben"))
+        for user in (self.bot, User(ANN_ID, "ann"), User(BEN_ID, "ben"), User(OWNER_ID, "olga")):
+            self.take_user(user)
         self.take_channel(Channel(GENERAL_ID, "general", GUILD_ID))
 
     # Telling of changes.
@@ -89,9 +96,28 @@ class World:
 
     def add_user(self, name: str, dms_open: bool = True, moderator: bool = False) -> User:
         user = User(self.snowflake(), name, dms_open=dms_open, moderator=moderator)
-        self._add_user(user)
+        self.take_user(user)
         self.emit("user", user)
         return user
+
+    def add_role(self, name: str, granted: int = 0) -> Role:
+        role = Role(self.snowflake(), name, granted)
+        self.roles[role.id] = role
+        self.emit("role", role)
+        return role
+
+    def rights(self, person: User) -> int:
+        """Return what somebody may do in the guild: what all may, what comes with roles, and everything for its owner and administrators."""
+        granted = self.guild.everyone | (permissions.MANAGE_MESSAGES if person.moderator else 0)
+        for role in person.roles & self.roles.keys():
+            granted |= self.roles[role].permissions
+        return permissions.ALL if person.id == self.guild.owner_id or granted & permissions.ADMINISTRATOR else granted
+
+    def rights_in(self, place: Channel, person: User) -> int:
+        """Return what somebody may do in a place of a guild. In another one neither roles nor ownership of this one count."""
+        if not place.foreign:
+            return self.rights(person)
+        return permissions.EVERYONE | (permissions.MANAGE_MESSAGES if person.moderator else 0)
 
     def add_channel(self, name: str, nsfw: bool = False) -> Channel:
         return self._announced(Channel(self.snowflake(), name, self.guild.id, nsfw))
@@ -109,6 +135,28 @@ class World:
         if thread.joined_at is not None:
             thread.joined_at = None
             self.emit("membership", thread)
+
+    def remove_channel(self, channel: Channel) -> None:
+        """Remove a channel with the threads below it and everything that was said there.
+
+        Raises:
+            ValueError: direct messages stay for ever.
+        """
+        if channel.recipient:
+            raise ValueError("direct messages cannot be removed")
+        for place in [place for place in self.channels.values() if channel in (place, place.parent)]:
+            del self.channels[place.id]
+            place.deleted = True
+            for message in place.messages:
+                message.deleted = True
+                self.drop_files(message.attachments)
+        self.emit("channel-delete", channel)
+
+    def restrict(self, channel: Channel, nsfw: bool) -> None:
+        """Make a channel, or the one that a thread is below, age-restricted or open to all."""
+        place = channel.parent or channel
+        place.nsfw = nsfw
+        place.changed(place)
 
     def add_foreign_channel(self, name: str, guild: bool = True) -> Channel:
         return self._announced(Channel(self.snowflake(), name, self.snowflake() if guild else None, foreign=True))
@@ -131,7 +179,9 @@ class World:
     def people(self) -> list[User]:
         return [user for user in self.users.values() if not user.bot]
 
-    def _add_user(self, user: User) -> None:
+    def take_user(self, user: User) -> None:
+        """Add somebody without a word, in place of one with the same id."""
+        user.rights = self.rights
         self.users[user.id] = user
 
     def take_channel(self, channel: Channel) -> Channel:
@@ -142,8 +192,11 @@ class World:
 
     def adopt(self, other: "World") -> None:
         """Take over everything that `other` holds."""
-        self.users, self.attachments, self.commands, self.interactions = other.users, other.attachments, other.commands, other.interactions
-        self.users[self.bot.id] = self.bot
+        self.attachments, self.commands, self.interactions, self.roles = other.attachments, other.commands, other.interactions, other.roles
+        self.guild.owner_id = other.guild.owner_id
+        self.users = {}
+        for user in other.users.values():
+            self.take_user(user)
         self.channels = {}
         for channel in other.channels.values():
             self.take_channel(channel)
@@ -162,11 +215,20 @@ class World:
         self.emit("edit", message)
 
     def delete_message(self, message: Message) -> None:
+        self._take_away(message)
+        self.emit("delete", message)
+
+    def delete_messages(self, channel: Channel, messages: list[Message]) -> None:
+        """Delete several messages of one channel at a stroke."""
+        for message in messages:
+            self._take_away(message)
+        self.emit("delete-many", (channel, messages))
+
+    def _take_away(self, message: Message) -> None:
         message.deleted = True
         if message in message.channel.messages:
             message.channel.messages.remove(message)
         self.drop_files(message.attachments)
-        self.emit("delete", message)
 
     def react(self, message: Message, emoji: str, person: User) -> None:
         by = message.reactions.setdefault(emoji, [])
@@ -181,6 +243,14 @@ class World:
             if not by:
                 del message.reactions[emoji]
             self.emit("reaction", (message, emoji, person, False))
+
+    def clear_reactions(self, message: Message, emoji: str | None = None) -> None:
+        """Remove everybody's reactions, or those with one emoji."""
+        gone = [name for name in message.reactions if emoji in (None, name)]
+        for name in gone:
+            del message.reactions[name]
+        if gone:
+            self.emit("reactions-cleared", (message, emoji))
 
     # Interactions.
 

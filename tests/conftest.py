@@ -2,10 +2,12 @@
 
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -30,6 +32,9 @@ class ScriptedPainter:
     model = "scripted"
     kinds = frozenset(Kind)
     known_words = ("cat", "on", "a", "red")
+    usual_steps = 30
+    space = "scripted"
+    everyday = ("a cat", "a dog", "a house", "a tree")
 
     def __init__(self, steps: int = 3) -> None:
         self.steps = steps
@@ -50,9 +55,20 @@ class ScriptedPainter:
             time.sleep(self.pause_s)
             report(Progress("base", step, self.steps, lambda: png((9, 9, 9))))
         self.painted.append(request)
-        pictures = tuple(Picture(png((seed % 256, 100, 50)), seed, 8, 8) for seed in request.seeds)
+        pictures = tuple(Picture(png((seed % 256, 100, 50)), seed, 8, 8, self.seen(request.prompt)) for seed in request.seeds)
         unknown = tuple(word for word in request.prompt.split() if word not in self.known_words)
-        return Painting(pictures, self.model, request.steps or 30, request.guidance or 1.5, 0.5, unknown)
+        return Painting(pictures, self.model, request.steps or 30, request.guidance or 1.5, 0.5, unknown, self.space)
+
+    def seen(self, prompt: str) -> bytes:
+        """Embed a text or a picture: what a picture shows is what was asked for."""
+        numbers = np.random.default_rng(zlib.crc32(prompt.removeprefix("a ").encode())).standard_normal(64)
+        return (numbers / np.linalg.norm(numbers)).astype("<f2").tobytes()
+
+    def embed_texts(self, texts: Sequence[str]) -> list[bytes]:
+        return [self.seen(text) for text in texts]
+
+    def embed_picture(self, picture: bytes) -> bytes:
+        return self.seen(str(zlib.crc32(picture)))
 
 
 @pytest.fixture

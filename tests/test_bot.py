@@ -29,8 +29,8 @@ PATIENCE_S = 120.0
 
 
 def settings(tmp_path: Path, **changes: object) -> Path:
-    """Write the bundled settings with a data folder and a free port of this test's own."""
-    values: dict[str, object] = {"data": str(tmp_path / "data"), "page_port": 0} | changes
+    """Write the bundled settings with a data folder and ports of this test's own."""
+    values: dict[str, object] = {"data": str(tmp_path / "data"), "page_port": 0, "metrics_port": 0} | changes
     text = (ROOT / "configs" / "bot.toml").read_text()
     for key, value in values.items():
         text, count = re.subn(rf"^{key} = .*$", lambda _, key=key, value=value: f"{key} = {json.dumps(value)}", text, flags=re.MULTILINE)
@@ -82,9 +82,10 @@ class Bot:
 
 
 @contextlib.asynccontextmanager
-async def local_bot(config: Path) -> AsyncIterator[Bot]:
-    """Start bot.py on the local page and read its address off what it prints."""
-    async with program("--local", "--config", str(config)) as process:
+async def local_bot(config: Path, script: str | None = None) -> AsyncIterator[Bot]:
+    """Start bot.py, or a script that runs it, on the local page and read its address off what it prints."""
+    command = ("--local", "--config", str(config))
+    async with program(script, *command, program_file="-c") if script else program(*command) as process:
         assert process.stdout and process.stderr
         log: list[str] = []
 

@@ -11,7 +11,7 @@ from engine.errors import Misconfigured
 from engine.files import File, fetch
 from engine.unclip.checkpoints import read_checkpoint
 from engine.unclip.clip import Clip, load_clip
-from engine.unclip.config import DecoderSources, ModelConfig, PriorSource, UnetSource, read_model_config
+from engine.unclip.config import LOCAL_CLIP, DecoderSources, ModelConfig, PriorSource, UnetSource, read_model_config
 from engine.unclip.loading import load_decoder, load_prior
 from engine.unclip.memory import Lodging, choose_lodging
 from engine.unclip.stages import Prior, UnetStage
@@ -47,6 +47,7 @@ class Model:
     stages: tuple[UnetStage, ...]
     settings: tuple[Setting, ...]
     lodging: Lodging
+    space: str = ""
 
     @classmethod
     def from_config(cls, path: Path, device: str = "auto", dtype: str = "auto", memory: str = "auto") -> "Model":
@@ -77,7 +78,8 @@ class Model:
         if config.decoder is not None:
             stages, settings = load_cascade(config.decoder, fetched, config.strict_loading, number_format, home)
         check_fit(path, clip, prior, stages)
-        return cls(path.stem, read_vocabulary(config.vocabulary, path.parent), clip, prior, prior_setting, stages, settings, lodging)
+        words = read_vocabulary(config.vocabulary, path.parent)
+        return cls(path.stem, words, clip, prior, prior_setting, stages, settings, lodging, name_of_space(path, config))
 
 
 class Files:
@@ -128,6 +130,14 @@ def load_cascade(
 def first_given(value: float | None, otherwise: float) -> float:
     """Return a value, or another one where it is None."""
     return otherwise if value is None else value
+
+
+def name_of_space(path: Path, config: ModelConfig) -> str:
+    """Name the space of a config's CLIP: the same for all configs that take a published one, its own for one that lies beside the config."""
+    if config.clip is None:
+        return ""
+    own = config.clip.make in CARRIED or config.clip.model.startswith(LOCAL_CLIP)
+    return f"{path.stem}/{config.clip.make}" if own else f"{config.clip.make}/{config.clip.model}"
 
 
 def check_fit(path: Path, clip: Clip | None, prior: Prior | None, stages: tuple[UnetStage, ...]) -> None:

@@ -34,6 +34,13 @@ Report = Callable[[Progress], None]
 """Told after every denoising step; raising stops the work between two steps."""
 FIRST_CANDIDATE_STREAM = 100
 """Streams of noise below belong to the prior's first draw and to the unets."""
+EVERYDAY = (
+    "person", "child", "face", "crowd", "dog", "cat", "horse", "bird", "fish", "insect", "flower", "tree", "forest", "mountain", "beach", "sea",
+    "river", "desert", "sky", "sunset", "snowy landscape", "city street", "house", "castle", "bridge", "room", "kitchen", "chair", "table", "lamp",
+    "book", "car", "train", "ship", "airplane", "bicycle", "robot", "spaceship", "planet", "meal", "cake", "fruit", "drink", "toy", "painting",
+    "drawing", "pattern", "logo", "statue", "musical instrument", "ball", "machine", "piece of clothing", "hat", "shoe", "garden", "fantasy creature",
+)  # fmt: skip
+"""What people ask painters for: pictures of anything else stand out among these."""
 
 
 def no_report(progress: Progress) -> None:
@@ -147,6 +154,33 @@ class Painter:
         return frozenset(found)
 
     @property
+    def usual_steps(self) -> int:
+        """Steps of the base decoder where nothing else is asked; 0 where there is no decoder."""
+        return self.parts.settings[0].steps if self.parts.settings else 0
+
+    @property
+    def space(self) -> str:
+        """Name of the CLIP that sees what is in pictures; empty where there is none."""
+        return self.parts.space if self.parts.clip is not None and self.parts.clip.side else ""
+
+    @property
+    def everyday(self) -> tuple[str, ...]:
+        """Texts of ordinary pictures: what a small model knows, else things that most people draw."""
+        return tuple(f"a {word}" for word in self.known_words or EVERYDAY)
+
+    def embed_texts(self, texts: Sequence[str]) -> list[bytes]:
+        """Embed texts in the space of the pictures: (D,) float16 of unit length each, little-endian."""
+        return to_bytes(self.read(texts).embed)
+
+    def embed_picture(self, picture: bytes) -> bytes:
+        """Embed a file of any usual format, the whole of it.
+
+        Raises:
+            InvalidRequest: it cannot be read.
+        """
+        return to_bytes(self.look([uploads.open_picture(picture)], Framing.PAD))[0]
+
+    @property
     def side(self) -> int:
         """Side of finished pictures in pixels."""
         return self.parts.stages[-1].side if self.parts.stages else 0
@@ -168,13 +202,15 @@ class Painter:
             case Kind.DREAM:
                 painted = self.dream([request.prompt], report, **how)
         settings = painted[0].settings
+        embeddings = to_bytes(self.look([one.image for one in painted], Framing.PAD)) if self.space else [None] * len(painted)
         return Painting(
-            pictures=tuple(one.picture for one in painted),
+            pictures=tuple(replace(one.picture, embedding=embedding) for one, embedding in zip(painted, embeddings, strict=True)),
             model=self.model,
             steps=settings["steps"][0],
             guidance=settings["guidance"][0],
             seconds=time.perf_counter() - started,
             unknown_words=self.unknown_words(request.prompt),
+            space=self.space,
         )
 
     def dream(self, prompts: Sequence[str], report: Report = no_report, **options: Unpack[Keywords]) -> list[Painted]:
@@ -562,6 +598,11 @@ def to_samples(images: Sequence[Image.Image]) -> Tensor:
     """Turn pictures of one size into (B, 3, H, W) float in [-1, 1]."""
     values = np.stack([np.asarray(image.convert("RGB")) for image in images])
     return torch.from_numpy(values).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def to_bytes(embeds: Tensor) -> list[bytes]:
+    """Return embeddings, (B, D), as they are kept: float16, little-endian."""
+    return [embed.astype("<f2").tobytes() for embed in embeds.float().cpu().numpy()]
 
 
 def to_mask(mask: Image.Image) -> Tensor:

@@ -1,7 +1,7 @@
 // The box at the bottom: text, commands with their options, files, replies.
 
 import { make } from "./markup.js";
-import { optionField, optionValues, parseOptions } from "./forms.js";
+import { named, optionField, optionValues, parseOptions } from "./forms.js";
 
 const $ = (id) => document.getElementById(id);
 
@@ -20,7 +20,7 @@ export function flatten(commands) {
 }
 
 export class Composer {
-  // `view`: names, users(), channels(), commands(); `act(payload, files)` returns the answer or throws an Error for people.
+  // `view`: names, users(), roles(), channels(types), commands(); `act(payload, files)` returns the answer or throws an Error for people.
   constructor(view, act) {
     this.view = view;
     this.act = act;
@@ -211,9 +211,8 @@ export class Composer {
     // Names are easier to type than numbers.
     for (const option of command.options) {
       const given = String(values[option.name] ?? "").replace(/^[@#]/, "").toLowerCase();
-      const known = option.type === 6 || option.type === 9 ? this.view.users() : option.type === 7 ? this.view.channels() : [];
-      const named = known.find((entry) => entry.name.toLowerCase() === given);
-      if (named) values[option.name] = named.id;
+      const meant = named(option, this.view)?.find((choice) => choice.label.replace(/^[@#]/, "").toLowerCase() === given);
+      if (meant) values[option.name] = meant.value;
     }
     if (await this.try({ do: "command", name: command.name, options: values }, files)) this.clear(this.box.value.trim());
   }

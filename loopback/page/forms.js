@@ -1,9 +1,9 @@
 // Fields of command options and of modals, and what people put into them.
 
 import { make, markdown } from "./markup.js";
-import { optionsOf } from "./messages.js";
+import { channelsOf, optionsOf, peopleOf, rolesOf } from "./messages.js";
 
-const KINDS = { 3: "text", 4: "whole number", 5: "true or false", 6: "person", 7: "channel", 8: "role", 9: "person", 10: "number", 11: "file" };
+const KINDS = { 3: "text", 4: "whole number", 5: "true or false", 6: "person", 7: "channel", 8: "role", 9: "person or role", 10: "number", 11: "file" };
 
 function range(option) {
   const [low, high] = [option.min_value ?? option.min_length, option.max_value ?? option.max_length];
@@ -17,6 +17,17 @@ function choiceList(entries, empty, attributes) {
   return make("select", attributes, make("option", { value: "" }, empty), ...entries.map(([value, label]) => make("option", { value }, label)));
 }
 
+// The people, channels or roles that an option takes; null if it takes something else.
+export function named(option, view) {
+  switch (option.type) {
+    case 6: return peopleOf(view);
+    case 7: return channelsOf(view, option.channel_types);
+    case 8: return rolesOf(view);
+    case 9: return [...peopleOf(view), ...rolesOf(view)];
+    default: return null;
+  }
+}
+
 // One field of a command option: a label that says what it takes, and the control.
 export function optionField(option, view, suggest) {
   const id = `option-${option.name}`;
@@ -26,8 +37,7 @@ export function optionField(option, view, suggest) {
   let control;
   if (option.choices?.length) control = choiceList(option.choices.map((choice) => [choice.value, choice.name]), "—", attributes);
   else if (option.type === 5) control = choiceList([["true", "True"], ["false", "False"]], "—", attributes);
-  else if (option.type === 6 || option.type === 9) control = choiceList(view.users().map((user) => [user.id, user.name]), "—", attributes);
-  else if (option.type === 7) control = choiceList(view.channels().map((channel) => [channel.id, `#${channel.name}`]), "—", attributes);
+  else if (named(option, view)) control = choiceList(named(option, view).map((choice) => [choice.value, choice.label]), "—", attributes);
   else if (option.type === 11) control = make("input", { ...attributes, type: "file" });
   else if (option.type === 4 || option.type === 10) {
     control = make("input", { ...attributes, type: "number", step: option.type === 4 ? "1" : "any", min: option.min_value, max: option.max_value });

@@ -49,6 +49,7 @@ const INLINE = new RegExp(
     "(?<bare>https?://[^\\s<>]*[^\\s<>.,:;\"'\\])])",
     "<t:(?<unix>-?\\d{1,13})(?::(?<style>[tTdDfFR]))?>",
     "<@!?(?<user>\\d{1,20})>",
+    "<@&(?<role>\\d{1,20})>",
     "<#(?<channel>\\d{1,20})>",
   ].join("|"),
   "g",
@@ -80,6 +81,7 @@ function inline(text, names, depth = 0) {
     else if (g.bare ?? g.bare2) nodes.push(link(g.bare ?? g.bare2, g.bare ?? g.bare2));
     else if (g.unix) nodes.push(moment(Number(g.unix), g.style || "f"));
     else if (g.user) nodes.push(make("span", { class: "mention", dataset: { user: g.user } }, `@${names.user(g.user)}`));
+    else if (g.role) nodes.push(make("span", { class: "mention" }, `@${names.role(g.role)}`));
     else if (g.channel) nodes.push(make("span", { class: "mention" }, `#${names.channel(g.channel)}`));
   }
   nodes.push(text.slice(from));
@@ -98,7 +100,7 @@ function spoiler(children) {
   return cover;
 }
 
-// Turn a text into nodes. `names` tells what <@id> and <#id> are called.
+// Turn a text into nodes. `names` tells what <@id>, <@&id> and <#id> are called.
 export function markdown(text, names) {
   const root = document.createDocumentFragment();
   // Code blocks keep their lines; everything else is laid out line by line.

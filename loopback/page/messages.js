@@ -23,7 +23,7 @@ export function clock(iso) {
   return new Date(iso).toLocaleTimeString("en", { hour: "2-digit", minute: "2-digit", hour12: false });
 }
 
-// `view` gives names, the current user, message commands, and what happens: press, choose, reply, menu, react, zoom, find.
+// `view` gives names, the current user, message commands, and what happens: press, choose, reply, menu, react, remove, zoom, find.
 export function messageElement(message, view) {
   const { author } = message;
   const names = view.names;
@@ -106,8 +106,15 @@ function embedElement(embed, view) {
   if (typeof embed.color === "number") card.style.borderLeftColor = `#${embed.color.toString(16).padStart(6, "0")}`;
   const add = (...nodes) => card.append(...nodes);
   const thumbnail = embed.thumbnail && localFile(embed.thumbnail.url);
-  if (thumbnail) add(make("img", { class: "thumbnail", src: thumbnail, alt: "" }));
-  if (embed.author) add(make("div", { class: "embed-author" }, embed.author.name));
+  if (thumbnail) {
+    card.classList.add("with-thumbnail");
+    add(make("img", { class: "thumbnail", src: thumbnail, alt: embed.thumbnail.description || "" }));
+  }
+  if (embed.author) {
+    const address = embed.author.url && webAddress(embed.author.url);
+    const name = address ? make("a", { href: address, target: "_blank", rel: "noopener noreferrer" }, embed.author.name) : embed.author.name;
+    add(make("div", { class: "embed-author" }, icon(embed.author.icon_url), name));
+  }
   if (embed.title) {
     const address = embed.url && webAddress(embed.url);
     const title = markdown(embed.title, view.names);
@@ -122,8 +129,13 @@ function embedElement(embed, view) {
   if (image) add(picture(image, embed.image.description || embed.title || "Embedded picture", embed.image.width, embed.image.height, null, view));
   const when = embed.timestamp ? new Date(embed.timestamp).toLocaleString("en") : "";
   const footer = [embed.footer?.text, when].filter(Boolean).join(" • ");
-  if (footer) add(make("footer", {}, footer));
+  if (footer) add(make("footer", {}, icon(embed.footer?.icon_url), footer));
   return card;
+}
+
+function icon(address) {
+  const local = address && localFile(address);
+  return local ? make("img", { class: "icon", src: local, alt: "" }) : null;
 }
 
 function component(part, message, view) {
@@ -168,18 +180,37 @@ function button(part, message, view) {
   }, label);
 }
 
+// People, roles and channels as choices.
+export function peopleOf(view) {
+  return view.users().map((user) => ({ value: user.id, label: user.name }));
+}
+
+export function rolesOf(view) {
+  return view.roles().map((role) => ({ value: role.id, label: `@${role.name}` }));
+}
+
+export function channelsOf(view, types) {
+  return view.channels(types).map((channel) => ({ value: channel.id, label: `#${channel.name}` }));
+}
+
+// The choices of a select, those that it stands at as defaults.
 export function optionsOf(part, view) {
-  if (part.type === 5 || part.type === 7) return view.users().map((user) => ({ value: user.id, label: user.name }));
-  if (part.type === 8) return view.channels().map((channel) => ({ value: channel.id, label: `#${channel.name}` }));
-  return part.options || [];
+  const choices = {
+    5: () => peopleOf(view), 6: () => rolesOf(view), 7: () => [...peopleOf(view), ...rolesOf(view)], 8: () => channelsOf(view, part.channel_types),
+  }[part.type];
+  if (!choices) return part.options || [];
+  const standing = new Set((part.default_values || []).map((value) => value.id));
+  return choices().map((choice) => ({ ...choice, default: standing.has(choice.value) }));
 }
 
 function select(part, message, view) {
   const many = (part.max_values ?? 1) > 1;
   const placeholder = part.placeholder || "Make a selection";
+  const options = optionsOf(part, view);
+  const empty = { value: "", selected: !options.some((option) => option.default), disabled: part.min_values !== 0 };
   const choice = make("select", { "aria-label": placeholder, multiple: many, disabled: Boolean(part.disabled), dataset: { customId: part.custom_id } },
-    many ? null : make("option", { value: "", selected: true, disabled: true }, placeholder),
-    ...optionsOf(part, view).map((option) => make("option", { value: option.value, selected: Boolean(option.default) },
+    many ? null : make("option", empty, placeholder),
+    ...options.map((option) => make("option", { value: option.value, selected: Boolean(option.default) },
       [emojiText(option.emoji), option.label, option.description && `– ${option.description}`].filter(Boolean).join(" "))));
   const send = () => view.press(message, part.custom_id, [...choice.selectedOptions].map((option) => option.value).filter(Boolean));
   if (!many) choice.addEventListener("change", send);
@@ -187,20 +218,31 @@ function select(part, message, view) {
 }
 
 function reactions(message, view) {
-  return make("div", { class: "row reactions" }, ...message.reactions.map((reaction) => make("button", {
-    type: "button", class: "reaction", dataset: { emoji: reaction.emoji.name },
-    "aria-label": `${reaction.emoji.name}, ${reaction.count}`, onclick: () => view.react(message, reaction.emoji.name),
-  }, `${reaction.emoji.name} ${reaction.count}`)));
+  return make("div", { class: "row reactions" }, ...message.reactions.map((reaction) => {
+    const by = message.reacted[reaction.emoji.name];
+    return make("button", {
+      type: "button", class: "reaction", dataset: { emoji: reaction.emoji.name }, "aria-pressed": String(by.includes(view.me)),
+      title: by.map(view.names.user).join(", "), "aria-label": `${reaction.emoji.name}, ${reaction.count}`,
+      onclick: () => view.react(message, reaction.emoji.name),
+    }, `${reaction.emoji.name} ${reaction.count}`);
+  }));
 }
 
 function actions(message, view, private_) {
   const bar = make("div", { class: "actions", role: "group", "aria-label": "Message actions" });
   if (!private_ && !message.thinking) {
-    bar.append(make("button", { type: "button", class: "react", title: "React with 👍", "aria-label": "React with 👍", onclick: () => view.react(message, "👍") }, "👍"));
+    for (const [kind, emoji] of [["react", "👍"], ["star", "⭐"]]) {
+      const label = `React with ${emoji}`;
+      bar.append(make("button", { type: "button", class: kind, title: label, "aria-label": label, onclick: () => view.react(message, emoji) }, emoji));
+    }
     bar.append(make("button", { type: "button", class: "reply", title: "Reply", "aria-label": "Reply", onclick: () => view.reply(message) }, "↩"));
   }
   for (const command of private_ ? [] : view.menu()) {
     bar.append(make("button", { type: "button", class: "menu", dataset: { name: command.name }, onclick: () => view.runMenu(message, command.name) }, command.name));
+  }
+  if (!private_ && view.mayDelete(message)) {
+    const label = "Delete message";
+    bar.append(make("button", { type: "button", class: "delete", title: label, "aria-label": label, onclick: () => view.remove(message) }, "🗑"));
   }
   return bar;
 }

@@ -6,9 +6,12 @@
 //   #send #attach #file-input                               #error                      what a person did wrong
 //   #messages             the list of messages              .message[data-id]           a message; also [data-author] [data-thinking]
 //       .content  .embed  .picture img  .file  .only-you  .dismiss  .failure  .reply  .menu[data-name]  button[data-custom-id]  select[data-custom-id]
+//       .react  .star  .delete  .reaction[data-emoji], whose aria-pressed tells whether you reacted
 //   .pending[data-interaction]   a command that is not answered yet; .missed on it when the bot did not answer in time
 //   #modal                the open form of the bot          #modal [data-custom-id]     one field; #modal-submit #modal-cancel #modal-error
 //   #user-select          who you are                       .channel[data-id]           a channel, or the direct messages; #open-dm before there are any
+//   #add-channel          opens #channel-form             #channel-new-name #channel-new-nsfw #channel-create #channel-error; .badge on a channel
+//   #moderator #owner     what you may do: aria-pressed     #channel-mark                shown where the channel is age-restricted
 //   #bot-status           online, what it does, or offline  #connection                 shown while the server does not answer
 //   #lightbox             the enlarged picture              body[data-connected]        "true" once the state has arrived
 
@@ -20,7 +23,7 @@ import { colour, messageElement } from "./messages.js";
 const $ = (id) => document.getElementById(id);
 
 const LOCALES = ["en-US", "de", "es-ES", "fr", "ja", "zh-CN"];
-const world = { users: [], channels: [], commands: [], bot: {}, messages: new Map() };
+const world = { users: [], roles: [], channels: [], commands: [], bot: {}, messages: new Map() };
 // Interactions that were started here, and answers that came before the server had told their number.
 const mine = new Set();
 const early = new Map();
@@ -28,17 +31,27 @@ const unread = new Set();
 let wanted = null;
 const here = { user: localStorage.getItem("user"), channel: localStorage.getItem("channel") };
 
+const me = () => world.users.find((user) => user.id === here.user);
+const place = () => world.channels.find((channel) => channel.id === here.channel);
 const userName = (id) => world.users.find((user) => user.id === id)?.name ?? "someone";
 const view = {
   get me() { return here.user; },
-  names: { user: userName, channel: (id) => world.channels.find((channel) => channel.id === id)?.name ?? "somewhere" },
+  names: {
+    user: userName,
+    role: (id) => world.roles.find((role) => role.id === id)?.name ?? "role",
+    channel: (id) => world.channels.find((channel) => channel.id === id)?.name ?? "somewhere",
+  },
   users: () => world.users,
-  channels: () => world.channels.filter((channel) => !channel.recipient && !channel.foreign),
+  // Only the server that one is in has channels and roles to choose from, and the bot knows roles of its own only.
+  roles: () => (place()?.guild && !place().foreign ? world.roles : []),
+  channels: (types) => world.channels.filter((one) => one.guild && one.guild === place()?.guild && (!types?.length || types.includes(one.type))),
   commands: () => flatten(world.commands),
   menu: () => world.commands.filter((command) => command.type === 3),
   press: (message, customId, values) => onMessage(message, { do: "press", custom_id: customId, values }),
   runMenu: (message, name) => onMessage(message, { do: "menu", name }),
   react: (message, emoji) => onMessage(message, { do: "react", emoji }),
+  mayDelete: (message) => message.author.id === here.user || Boolean(place()?.guild && (place().foreign ? me().moderator : me().manages)),
+  remove: (message) => onMessage(message, { do: "delete" }),
   dismiss: (message) => onMessage(message, { do: "dismiss" }),
   reply: (message) => composer.reply(message),
   find: (id) => show(id),
@@ -97,12 +110,15 @@ const told = {
     document.body.dataset.connected = "true";
   },
   frame(news, silent) {
-    Object.assign(world, { guild: news.guild, users: news.users, channels: news.channels, commands: news.commands, bot: news.bot });
+    const before = shownTo();
+    const { guild, owner, users, roles, channels, commands, bot } = news;
+    Object.assign(world, { guild, owner, users, roles, channels, commands, bot });
     const people = world.users.filter((user) => !user.bot);
     if (!people.some((user) => user.id === here.user)) here.user = people[0].id;
-    if (!mayOpen(world.channels.find((channel) => channel.id === here.channel))) here.channel = world.channels[0].id;
+    if (!mayOpen(place())) here.channel = world.channels.find(mayOpen)?.id;
     paintFrame();
     if (silent) return;
+    if (before !== shownTo()) paintChannel();
     composer.refresh();
     openWanted();
   },
@@ -133,9 +149,11 @@ const told = {
     if (atEnd) toEnd();
     if (wasThinking && !message.thinking) announce(message);
   },
-  delete({ id, channel_id: channelId }) {
-    channelMessages(channelId).delete(id);
-    elementOf(id)?.remove();
+  delete({ ids, channel_id: channelId }) {
+    for (const id of ids) {
+      channelMessages(channelId).delete(id);
+      elementOf(id)?.remove();
+    }
     arrange();
   },
   interaction: (news) => interaction(news.interaction),
@@ -186,6 +204,9 @@ function channelMessages(id) {
   if (!world.messages.has(id)) world.messages.set(id, new Map());
   return world.messages.get(id);
 }
+
+// What the list of messages depends on besides them: where one is, and whether one may delete those of others.
+const shownTo = () => `${here.channel} ${me()?.manages} ${me()?.moderator}`;
 
 const elementOf = (id) => document.querySelector(`.message[data-id="${CSS.escape(id)}"]`);
 
@@ -254,9 +275,9 @@ function announce(message) {
 const mayOpen = (channel) => channel && (!channel.recipient || channel.recipient === here.user);
 
 function title() {
-  const channel = world.channels.find((one) => one.id === here.channel);
+  const channel = place();
   if (channel?.recipient) return `@${world.bot.name}`;
-  return channel?.group ? channel.name : `#${channel?.name}`;
+  return channel?.group ? channel.name : `#${channel?.name ?? "nowhere"}`;
 }
 
 // Threads follow the channel that they are below.
@@ -271,7 +292,7 @@ function channelButton(channel) {
     type: "button", class: ["channel", unread.has(channel.id) && "unread", channel.parent && "thread"].filter(Boolean).join(" "),
     dataset: { id: channel.id }, title: channel.foreign ? `${world.bot.name} is not a member here` : undefined,
     "aria-current": channel.id === here.channel ? "page" : undefined, onclick: () => open({ channel: channel.id }),
-  }, `${sign} ${channel.recipient ? world.bot.name : channel.name}`);
+  }, `${sign} ${channel.recipient ? world.bot.name : channel.name}`, channel.nsfw ? make("span", { class: "badge", title: "Age-restricted" }, "18+") : null);
 }
 
 function paintFrame() {
@@ -288,18 +309,20 @@ function paintFrame() {
   $("bot-card").dataset.online = String(world.bot.online);
   const people = world.users.filter((user) => !user.bot);
   $("user-select").replaceChildren(...people.map((user) => make("option", { value: user.id, selected: user.id === here.user }, user.name)));
-  $("locale-select").value = world.users.find((user) => user.id === here.user).locale;
+  $("locale-select").value = me().locale;
+  $("moderator").setAttribute("aria-pressed", String(me().moderator));
+  $("owner").setAttribute("aria-pressed", String(world.owner === here.user));
   $("user-avatar").textContent = userName(here.user)[0].toUpperCase();
   $("user-avatar").style.backgroundColor = colour(here.user);
   $("channel-name").textContent = title();
+  $("channel-mark").hidden = !place()?.nsfw;
   $("command-box").placeholder = `Message ${title()}, or / for a command`;
   document.title = `${unread.size ? "• " : ""}${title()} – ${world.guild}`;
 }
 
 function open(change) {
   Object.assign(here, change);
-  const channel = world.channels.find((one) => one.id === here.channel);
-  if (!mayOpen(channel)) here.channel = world.channels[0].id;
+  if (!mayOpen(place())) here.channel = world.channels.find(mayOpen)?.id;
   unread.delete(here.channel);
   localStorage.setItem("user", here.user);
   localStorage.setItem("channel", here.channel);
@@ -325,6 +348,8 @@ function openWanted() {
 $("locale-select").replaceChildren(...LOCALES.map((locale) => make("option", { value: locale }, locale)));
 $("locale-select").addEventListener("change", (event) => act({ do: "locale", locale: event.target.value }));
 $("user-select").addEventListener("change", (event) => open({ user: event.target.value }));
+$("moderator").addEventListener("click", () => act({ do: "moderator" }));
+$("owner").addEventListener("click", () => act({ do: "owner" }));
 
 // Dialogs.
 
@@ -337,6 +362,25 @@ function zoom(address, description) {
 }
 
 $("lightbox").addEventListener("click", (event) => event.target.tagName !== "A" && $("lightbox").close());
+
+$("add-channel").addEventListener("click", () => {
+  $("channel-form").reset();
+  $("channel-error").hidden = true;
+  $("channel-dialog").showModal();
+});
+$("channel-cancel").addEventListener("click", () => $("channel-dialog").close());
+$("channel-form").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  try {
+    const { channel } = await act({ do: "channel", name: $("channel-new-name").value, nsfw: $("channel-new-nsfw").checked });
+    $("channel-dialog").close();
+    wanted = channel;
+    openWanted();
+  } catch (error) {
+    $("channel-error").textContent = error.message;
+    $("channel-error").hidden = false;
+  }
+});
 
 let modalOf = null;
 

@@ -82,7 +82,7 @@ def direct_results(server: Loopback) -> list[Message]:
 
 async def states(bot: Reverie) -> list[str]:
     """Return the state of every job on disk."""
-    return [row["state"] for row in await bot._history._rows("SELECT state FROM job ORDER BY id")]
+    return [row["state"] for row in await bot.history._rows("SELECT state FROM job ORDER BY id")]
 
 
 async def settled(bot: Reverie, *expected: str) -> None:

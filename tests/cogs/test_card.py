@@ -35,11 +35,11 @@ async def test_one_picture_is_shown_alone_in_its_full_size(discord_: Loopback, b
     card = await dreamt(discord_)
     use = await discord_.press(discord_.ben, card, button(cards.Act.ENLARGE, index=2))
     shown = await answered(discord_, use)
-    assert (await bot._history.painting_of(await bot._history.find(1))).pictures[2].png == shown.attachments[0].data
+    assert (await bot.history.painting_of(await bot.history.find(1))).pictures[2].png == shown.attachments[0].data
     assert "picture 3 of 4" in shown.content and "seed 9" in shown.content and not shown.ephemeral
     assert shown.attachments[0].description == "A picture: a cat"
     labels = [part["label"] for row in shown.components for part in row["components"]]
-    assert labels == ["V3", "Info"]
+    assert labels == ["V3", "Share", "Info"]
 
 
 async def test_variations_go_back_to_the_picture_that_they_vary(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
@@ -48,8 +48,8 @@ async def test_variations_go_back_to_the_picture_that_they_vary(discord_: Loopba
     await settled(bot, "delivered", "delivered")
     request = painter.painted[1]
     assert (request.kind, request.count, request.prompt) == (Kind.VARIATION, 2, "a cat")
-    assert request.image == (await bot._history.painting_of(await bot._history.find(1))).pictures[1].png
-    assert (await bot._history._rows("SELECT parent FROM job ORDER BY id"))[1]["parent"] == 2
+    assert request.image == (await bot.history.painting_of(await bot.history.find(1))).pictures[1].png
+    assert (await bot.history._rows("SELECT parent FROM job ORDER BY id"))[1]["parent"] == 2
     varied = results(discord_)[-1]
     assert f"/{discord_.general.id}/{card.id})" in varied.content and f"<@{discord_.ben.id}>" in varied.content
     assert varied.embeds[0]["description"] == "Variations: a cat"
@@ -117,7 +117,7 @@ async def test_only_the_requester_or_a_moderator_deletes_and_hears_whose_it_was(
     await discord_.wait_for(lambda: second.deleted)
     await asyncio.sleep(0.05)
     assert use.followups == []
-    rows = await bot._history._rows("SELECT removed_by FROM job ORDER BY id")
+    rows = await bot.history._rows("SELECT removed_by FROM job ORDER BY id")
     assert [row["removed_by"] for row in rows] == [mona.id, discord_.ann.id]
 
 
@@ -148,7 +148,7 @@ async def test_what_is_done_cannot_be_cancelled(discord_: Loopback, bot: Reverie
 
 async def test_pictures_that_are_gone_are_told(discord_: Loopback, bot: Reverie) -> None:
     card = await dreamt(discord_, count=1)
-    for path in (bot._history._folder / "pictures").rglob("*.png"):
+    for path in (bot.history._folder / "pictures").rglob("*.png"):
         path.unlink()
     for act in (cards.Act.ENLARGE, cards.Act.VARY, cards.Act.INFO):
         told = await answered(discord_, await discord_.press(discord_.ben, card, button(act)))

@@ -19,7 +19,7 @@ async def test_commands_are_registered_once_and_again_only_when_they_changed(dis
         async with start() as bot:
             assert registrations(discord_) == 1
     async with start() as bot:
-        await bot._history.remember(f"commands of {bot.application_id}", "of another version")
+        await bot.history.remember(f"commands of {bot.application_id}", "of another version")
     async with start():
         assert registrations(discord_) == 2
 
@@ -31,8 +31,9 @@ async def test_commands_are_registered_again_when_discord_has_lost_them(discord_
     async with start():
         assert registrations(discord_) == 2
     assert {command["name"] for command in discord_.world.commands[None]} == {
-        *("dream", "words", "variations", "inpaint", "queue", "show"),
-        *("Variations", "Inpaint…", "Picture info"),
+        *("dream", "words", "variations", "inpaint", "queue", "show", "history", "similar", "download"),
+        *("vote", "leaderboard", "stats", "settings", "moderate", "mydata"),
+        *("Variations", "Inpaint…", "Picture info", "Share", "Report"),
     }
 
 
@@ -116,13 +117,13 @@ async def test_a_stop_waits_for_those_who_are_just_being_answered(
     discord_: Loopback, start: Start, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with start(working=False) as bot:
-        add = bot._history.add
+        add = bot.history.add
 
         async def slow(*args, **kwargs):
             await asyncio.sleep(1)
             return await add(*args, **kwargs)
 
-        monkeypatch.setattr(bot._history, "add", slow)
+        monkeypatch.setattr(bot.history, "add", slow)
         interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
         await asyncio.sleep(0.1)
 

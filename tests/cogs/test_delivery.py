@@ -282,7 +282,7 @@ async def test_an_acknowledgement_that_was_not_noted_is_found_and_removed(discor
     async with start(working=False) as bot:
         interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
         await discord_.wait_for(lambda: bot.queue.find(1) and bot.queue.find(1).message_id)
-        await bot._history._update(bot.queue.find(1), message_id=None)
+        await bot.history._update(bot.queue.find(1), message_id=None)
     assert discord_.general.messages == [interaction.message]
     async with start() as bot:
         await settled(bot, "delivered")
@@ -301,7 +301,7 @@ async def test_a_crash_around_posting_posts_once(discord_: Loopback, start: Star
         async with start() as bot:
             await result(discord_)
             await settled(bot, "delivered")
-            await bot._history._update(job, state=State.PAINTED)
+            await bot.history._update(job, state=State.PAINTED)
         # Long after: Discord has forgotten the nonce, so only a look into the channel can tell.
         discord_.clock.advance(3600)
     async with start() as bot:

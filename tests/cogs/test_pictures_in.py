@@ -188,9 +188,9 @@ async def test_of_a_grid_the_form_asks_which_picture(discord_: Loopback, bot: Re
     [[confirm, _]] = [[part["custom_id"] for part in row["components"]] for row in preview.components]
     await discord_.press(discord_.ann, preview, confirm)
     await settled(bot, "delivered", "delivered")
-    source = (await bot._history.painting_of(await bot._history.find(1))).pictures[1].png
+    source = (await bot.history.painting_of(await bot.history.find(1))).pictures[1].png
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(painter.painted[1].image))), np.asarray(Image.open(io.BytesIO(source))))
-    assert (await bot._history._rows("SELECT parent FROM job ORDER BY id"))[1]["parent"] == 2
+    assert (await bot.history._rows("SELECT parent FROM job ORDER BY id"))[1]["parent"] == 2
 
 
 async def test_the_menu_varies_other_peoples_pictures_and_asks_which_of_ours(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
@@ -244,7 +244,7 @@ async def test_a_number_in_a_reply_varies_that_picture(
     await discord_.say(discord_.ben, discord_.general, f"<@{discord_.bot.id}> {words}", reply_to=card)
     await settled(bot, "delivered", "delivered")
     assert painter.painted[1].kind is kind
-    assert painter.painted[1].image == (await bot._history.painting_of(await bot._history.find(1))).pictures[index].png
+    assert painter.painted[1].image == (await bot.history.painting_of(await bot.history.find(1))).pictures[index].png
 
 
 async def test_other_words_in_a_reply_enlarge_repeat_or_extend(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:

@@ -9,8 +9,9 @@ import aiosqlite
 import pytest
 
 from engine import history as module
+from engine.database import MIGRATIONS, connect, migrate, plain_errors
 from engine.errors import Misconfigured
-from engine.history import MIGRATIONS, History, connect, migrate
+from engine.history import History
 from engine.jobs import Kind, Origin, Painting, Picture, Request, State
 from tests.conftest import png
 
@@ -213,7 +214,7 @@ async def test_nobody_is_told_to_move_away_a_database_that_is_only_in_use(tmp_pa
     path = tmp_path / "reverie.db"
     with contextlib.closing(sqlite3.connect(path)) as other, contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
         other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(Misconfigured, match="reverie.db cannot be used.*locked") as refused, module.plain_errors(path):
+        with pytest.raises(Misconfigured, match="reverie.db cannot be used.*locked") as refused, plain_errors(path):
             database.execute("CREATE TABLE x (y)")
     assert "Move it away" not in str(refused.value)
 
@@ -259,7 +260,9 @@ async def test_a_database_of_a_newer_reverie_is_refused(history: History, tmp_pa
 def schema(path: Path) -> dict[str, list[str]]:
     """Return every table with its columns (! = NOT NULL), and every index with its columns."""
     with contextlib.closing(sqlite3.connect(path)) as database:
-        tables = database.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND name NOT LIKE 'sqlite_%'").fetchall()
+        tables = database.execute(
+            "SELECT name, strict FROM pragma_table_list WHERE schema = 'main' AND type != 'shadow' AND name NOT LIKE 'sqlite_%'"
+        ).fetchall()
         found = {}
         for table, strict in tables:
             columns = database.execute('SELECT name, type, "notnull" FROM pragma_table_info(?)', (table,))
@@ -276,7 +279,7 @@ EXPECTED = {
         "message_id INTEGER", "result_id INTEGER", "state TEXT!", "error TEXT", "model TEXT", "used_steps INTEGER", "used_guidance REAL",
         "unknown_words TEXT", "seconds REAL", "created_at REAL!", "started_at REAL", "finished_at REAL",
         "image TEXT", "mask TEXT", "event_id INTEGER", "locale TEXT!", "file_limit INTEGER!", "is_foreign INTEGER!", "asked_in INTEGER",
-        "removed_by INTEGER",
+        "removed_by INTEGER", "source INTEGER", "is_adult INTEGER!", "notes TEXT!", "withheld INTEGER!", "asked_model TEXT!",
     ],
     "picture strict": ["id INTEGER", "job INTEGER!", "position INTEGER!", "seed INTEGER!", "path TEXT!", "width INTEGER!", "height INTEGER!"],
     "memory strict": ["key TEXT!", "value TEXT!"],
@@ -285,6 +288,43 @@ EXPECTED = {
     "job_user": ["user_id", "state"],
     "upload strict": ["hash TEXT!", "data BLOB!"],
     "draft strict": ["id INTEGER", "user_id INTEGER!", "content TEXT!", "image TEXT", "mask TEXT", "created_at REAL!"],
+    "job_source": ["source"],
+    "job_parent": ["parent"],
+    "job_image": ["image"],
+    "job_mask": ["mask"],
+    "job_result": ["result_id"],
+    "job_kept_user": ["user_id", "id"],
+    "job_kept_guild": ["guild_id", "id", "channel_id", "is_adult", "withheld"],
+    "job_words": ["prompt ", "owner "],
+    "embedding strict": ["picture INTEGER", "space TEXT!", "vector BLOB!"],
+    "signature strict": ["picture INTEGER", "space TEXT!", "bits BLOB!"],
+    "preference strict": ["scope TEXT!", "subject INTEGER!", "name TEXT!", "value TEXT!"],
+    "share strict": [
+        "picture INTEGER", "guild_id INTEGER!", "user_id INTEGER!", "shared_at REAL!", "rating REAL!", "votes INTEGER!", "channel_id INTEGER",
+        "message_id INTEGER",
+    ],
+    "share_guild": ["guild_id", "rating"],
+    "share_message": ["message_id"],
+    "showing strict": ["message_id INTEGER", "channel_id INTEGER!", "picture INTEGER!"],
+    "showing_picture": ["picture"],
+    "star strict": ["picture INTEGER!", "user_id INTEGER!", "message_id INTEGER!"],
+    "star_user": ["user_id"],
+    "star_message": ["message_id"],
+    "vote strict": ["user_id INTEGER!", "first INTEGER!", "second INTEGER!"],
+    "vote_first": ["first"],
+    "vote_second": ["second"],
+    "ban strict": ["guild_id INTEGER!", "person TEXT!", "user_id INTEGER", "reason TEXT!", "created_at REAL!"],
+    "report strict": [
+        "id INTEGER", "guild_id INTEGER!", "job INTEGER!", "user_id INTEGER", "reason TEXT!", "channel_id INTEGER!", "message_id INTEGER!",
+        "created_at REAL!", "decision TEXT", "decided_by INTEGER", "decided_at REAL",
+    ],
+    "report_open": ["guild_id", "id"],
+    "report_job": ["job"],
+    "audit strict": [
+        "id INTEGER", "guild_id INTEGER!", "user_id INTEGER", "act TEXT!", "subject_id INTEGER", "details TEXT!", "created_at REAL!",
+    ],
+    "audit_guild": ["guild_id", "id"],
+    "doomed strict": ["message_id INTEGER", "channel_id INTEGER!"],
 }  # fmt: skip
 
 
@@ -297,12 +337,49 @@ async def test_every_earlier_schema_is_brought_up_to_date(tmp_path: Path, versio
     assert schema(path) == EXPECTED
 
 
+async def test_the_fourth_migration_knows_old_jobs_by_their_words_and_by_what_they_go_back_to(tmp_path: Path) -> None:
+    path = tmp_path / "reverie.db"
+    async with aiosqlite.connect(path) as old:
+        await migrate(old, path, MIGRATIONS[:3])
+        jobs = (
+            # Number, prompt, parent, person, server.
+            (1, "a red fox", None, 5, 7),
+            (2, "a fox in snow", 11, 6, None),
+            (3, "猫が好き", 12, 5, 7),
+            (9, "a house", 20, 5, 8),
+            (10, "a hut", None, 5, 7),
+        )
+        for number, prompt, _, person, server in jobs:
+            await old.execute(
+                "INSERT INTO job (id, kind, prompt, count, seed, user_id, channel_id, guild_id, spoiler, token_expires_at, state, created_at)"
+                " VALUES (?, 'dream', ?, 2, 3, ?, 4, ?, 0, 0, 'delivered', 1)",
+                (number, prompt, person, server),
+            )
+        for picture, job, position in ((11, 1, 0), (12, 1, 1), (20, 2, 0)):
+            await old.execute("INSERT INTO picture VALUES (?, ?, ?, 3, '', 8, 8)", (picture, job, position))
+        for number, _, parent, _, _ in jobs:
+            await old.execute("UPDATE job SET parent = ? WHERE id = ?", (parent, number))
+        await old.commit()
+    await (await connect(path)).close()
+    with contextlib.closing(sqlite3.connect(path)) as database:
+
+        def found(words: str) -> list[int]:
+            return [number for (number,) in database.execute("SELECT rowid FROM job_words WHERE job_words MATCH ? ORDER BY rowid", (words,))]
+
+        sources = database.execute("SELECT id, source, is_adult, notes, withheld FROM job ORDER BY id").fetchall()
+        assert sources == [(1, None, 0, "[]", 0), (2, 1, 0, "[]", 0), (3, 1, 0, "[]", 0), (9, 2, 0, "[]", 0), (10, None, 0, "[]", 0)]
+        assert found("prompt : fox") == [1, 2] and found("prompt : (fox AND snow)") == [2] and found("prompt : hous *") == [9]
+        assert found('prompt : "猫"') == [3] and found('prompt : "好"') == [3] and found('prompt : "犬"') == []
+        assert found("owner : u5") == [1, 3, 9, 10] and found("owner : u6") == [2]
+        assert found("owner : g7") == [1, 3, 10] and found("owner : g0") == [2] and found("prompt : u5") == []
+
+
 async def test_a_migration_that_fails_leaves_no_trace(tmp_path: Path) -> None:
     path = tmp_path / "reverie.db"
     async with aiosqlite.connect(path) as database:
         await migrate(database, path)
         with pytest.raises(sqlite3.Error):
-            await migrate(database, path, (*module.MIGRATIONS, "CREATE TABLE half (x); CREATE TABLE job (x);"))
+            await migrate(database, path, (*MIGRATIONS, "CREATE TABLE half (x); CREATE TABLE job (x);"))
     assert schema(path) == EXPECTED
     with sqlite3.connect(path) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)

@@ -43,6 +43,8 @@ def test_an_absolute_path_stays_where_it_is(tmp_path: Path) -> None:
         ("waiting = 100", "waiting = 0", "'waiting' is 0"),
         ("waiting = 100", 'waiting = "100"', "'waiting' is '100'"),
         ("page_port = 8420", "page_port = 84200", "'page_port' is 84200"),
+        ("metrics_port = 9420", "metrics_port = -1", "'metrics_port' is -1"),
+        ('log_format = "text"', 'log_format = "xml"', "'log_format' is 'xml'"),
         ('"auto"', '"tpu"', "'device' is 'tpu'"),
         ("progress_every_s = 2.0", "progress_every_s = 0.1", "'progress_every_s' is 0.1"),
         ("waiting = 100", "waiting = 100\nmodle = 3", "unknown key 'modle'; did you mean 'model'?"),

@@ -1,5 +1,6 @@
 """With a folder, what was said outlives the process."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,44 @@ async def test_channels_users_messages_files_and_commands_are_there_again(tmp_pa
         assert [message.content for message in second.dm(second.ann).messages] == ["in private"]
         assert second.world.commands[None] == [{"name": "dream", "type": 1}]
         assert second.world.snowflake() > first.world.last_snowflake
+
+
+async def test_roles_rights_and_removed_channels_outlive_the_process(tmp_path: Path) -> None:
+    async with Loopback(folder=tmp_path) as first:
+        helpers = first.add_role("helpers", 1 << 13)
+        first.ann.roles.add(helpers.id)
+        first.ann.joined_at = 1e9
+        first.guild.owner_id = first.ben.id
+        attic = first.add_channel("attic")
+        side = first.add_thread(attic, "side")
+        said = await first.say(first.ann, attic, "x", files=[("a.txt", b"x")])
+        use = Interaction(first.world.snowflake(), "token", 2, first.ann, side, first.clock.now(), {}, "dream")
+        first.world.add_interaction(use)
+        first.remove_channel(attic)
+        assert not said.attachments[0].path.exists()
+    async with Loopback(folder=tmp_path) as second:
+        [again] = second.world.roles.values()
+        assert (again.id, again.name, again.permissions) == (helpers.id, "helpers", 1 << 13)
+        assert (second.ann.roles, second.ann.joined_at, second.guild.owner_id) == ({helpers.id}, 1e9, second.ben.id)
+        assert second.ann.permissions & 1 << 13 and second.ben.permissions & 1 << 3
+        assert [*second.world.channels] == [second.general.id] and second.world.interactions == {}
+        second.remove_channel(second.general)
+    async with Loopback(folder=tmp_path) as third:
+        assert third.world.channels == {}
+
+
+async def test_a_folder_of_an_earlier_version_is_taken_up(tmp_path: Path) -> None:
+    async with Loopback(folder=tmp_path) as first:
+        await first.say(first.ann, first.general, "hello")
+    path = tmp_path / "world.json"
+    saved = json.loads(path.read_bytes())
+    del saved["owner_id"], saved["roles"], saved["users"][2:]
+    for user in saved["users"]:
+        del user["roles"], user["joined_at"]
+    path.write_text(json.dumps(saved))
+    async with Loopback(folder=tmp_path) as second:
+        assert [message.content for message in second.general.messages] == ["hello"]
+        assert [user.name for user in second.world.people()] == ["ann", "ben", "olga"] and second.guild.owner_id == second.olga.id
 
 
 async def test_a_token_outlives_the_process(tmp_path: Path) -> None:
@@ -94,7 +133,7 @@ async def test_a_half_understood_file_leaves_nothing_behind(tmp_path: Path) -> N
     text = (tmp_path / "world.json").read_text()
     (tmp_path / "world.json").write_text(text.replace('"commands"', '"comands"'))
     async with Loopback(folder=tmp_path) as second:
-        assert [user.name for user in second.world.people()] == ["ann", "ben"]
+        assert [user.name for user in second.world.people()] == ["ann", "ben", "olga"]
 
 
 def test_names_of_uploads_lead_nowhere(tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""/mydata: everything that is known of a person, to keep or to erase; and what servers let be forgotten after a while."""
+
+import asyncio
+import logging
+
+import discord
+from discord import app_commands
+from discord.ext import commands
+
+from cogs import _cards as cards
+from cogs._client import Reverie
+from cogs._desk import Desk
+from cogs._language import language_of
+from cogs.history import send_archives
+from engine.queue import Queue
+from engine.rights import Erased, Rights
+
+log = logging.getLogger(__name__)
+
+EXPIRE_EVERY_S = 3600.0
+ENDING_S = 60.0
+"""How long a job that is called off may take to its next step."""
+
+
+class MyData(commands.GroupCog, group_name="mydata", group_description="Everything I know of you, to keep or to erase"):
+    """What is a person's is theirs: they get it whole, and it is gone when they say so."""
+
+    def __init__(self, bot: Reverie) -> None:
+        self._bot = bot
+        self._desk: Desk = bot.desk
+        self._queue: Queue = bot.queue
+        self._rights: Rights = bot.rights
+        self._expiring: asyncio.Task[None] | None = None
+        bot.presses[cards.Act.ERASE] = self.erase
+
+    async def cog_load(self) -> None:
+        """Begin to forget what servers want to be forgotten."""
+        self._expiring = asyncio.create_task(self.expire(), name="retention")
+
+    async def cog_unload(self) -> None:
+        """Stop forgetting."""
+        if self._expiring is not None:
+            self._expiring.cancel()
+            await asyncio.gather(self._expiring, return_exceptions=True)
+
+    @app_commands.command()
+    async def export(self, interaction: discord.Interaction) -> None:
+        """Get everything I know of you as ZIP files."""
+        await interaction.response.defer(ephemeral=True, thinking=True)
+        facts, files = await self._rights.export(interaction.user.id)
+        await send_archives(interaction, files, facts, "mydata", language_of(interaction))
+
+    @app_commands.command()
+    async def delete(self, interaction: discord.Interaction) -> None:
+        """Erase everything I know of you, for ever."""
+        say = language_of(interaction)
+        text = say(
+            "This erases all your pictures, prompts, settings, stars and votes, and my messages that show your pictures. It cannot be undone. "
+            "`/mydata export` gives you a copy first."
+        )
+        view = cards.buttons([cards.button(cards.Act.ERASE, say("Erase everything"), 0, style=discord.ButtonStyle.danger)])
+        await interaction.response.send_message(text, view=view, ephemeral=True)
+
+    async def erase(self, interaction: discord.Interaction, number: int, index: int) -> None:
+        """Erase everything of whoever pressed the button."""
+        await interaction.response.defer()
+        say, user_id = language_of(interaction), interaction.user.id
+        await self.call_off(user_id)
+        self._bot.preferences.forget_user(user_id)
+        erased = await self._rights.erase_user(user_id)
+        await self.forget(erased)
+        log.info("everything of a person was erased: %d jobs", erased.jobs)
+        text = say("Erased: {jobs} results, and everything else of yours.", jobs=erased.jobs)
+        await interaction.edit_original_response(content=text, view=None)
+
+    async def call_off(self, user_id: int) -> None:
+        """End every job of a person, and wait until each has ended."""
+        mine = [job for job in self._queue.unfinished if job.origin.user_id == user_id]
+        for job in mine:
+            await self._queue.cancel(job)
+        async with asyncio.timeout(ENDING_S):
+            for job in mine:
+                while self._queue.find(job.id) is not None:
+                    await job.change()
+
+    async def forget(self, erased: Erased) -> None:
+        """Let nothing in memory know what was erased, and delete the messages that showed it."""
+        await self._bot.album.forget(erased.pictures)
+        self._bot.board.touch()
+
+    # Retention.
+
+    async def expire(self) -> None:
+        """Forget, every hour, what servers do not want to be kept any longer."""
+        await self._bot.wait_until_ready()
+        while True:
+            for guild_id, days in self._bot.preferences.servers_with("retention_days").items():
+                try:
+                    erased = await self._rights.expire(guild_id, days)
+                    await self.forget(erased)
+                    if erased.jobs:
+                        log.info("%d jobs of a server are older than %d days and forgotten", erased.jobs, days)
+                except Exception:
+                    log.exception("old jobs of a server cannot be forgotten")
+            await asyncio.sleep(EXPIRE_EVERY_S)
+
+
+async def setup(bot: Reverie) -> None:
+    """Add the feature to the bot."""
+    await bot.add_cog(MyData(bot))

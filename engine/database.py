@@ -1,0 +1,357 @@
+"""The bot's memory on disk: one SQLite database and the folder that it lies in, for whoever keeps facts in it. The schema and its migrations."""
+
+import asyncio
+import contextlib
+import fcntl
+import io
+import re
+import sqlite3
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Self
+
+import aiosqlite
+
+from engine.errors import Misconfigured
+
+Row = sqlite3.Row
+
+NAME = "reverie.db"
+WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[\U00020000-\U0003ffff]")
+"""Thai, Lao, Burmese, Khmer, Chinese, Japanese, Korean: scripts in which words are not, or not only, parted by spaces."""
+MIGRATIONS = (
+    # 1. Jobs as they were asked for and what became of them, and the pictures that came out.
+    """
+    CREATE TABLE job (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        kind TEXT NOT NULL,
+        prompt TEXT NOT NULL,
+        count INTEGER NOT NULL,
+        seed INTEGER NOT NULL,
+        steps INTEGER,
+        guidance REAL,
+        parent INTEGER REFERENCES picture (id),
+        user_id INTEGER NOT NULL,
+        channel_id INTEGER NOT NULL,
+        guild_id INTEGER,
+        spoiler INTEGER NOT NULL,
+        token TEXT,
+        token_expires_at REAL NOT NULL,
+        message_id INTEGER,
+        result_id INTEGER,
+        state TEXT NOT NULL,
+        error TEXT,
+        model TEXT,
+        used_steps INTEGER,
+        used_guidance REAL,
+        unknown_words TEXT,
+        seconds REAL,
+        created_at REAL NOT NULL,
+        started_at REAL,
+        finished_at REAL
+    ) STRICT;
+    CREATE TABLE picture (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        job INTEGER NOT NULL REFERENCES job (id),
+        position INTEGER NOT NULL,
+        seed INTEGER NOT NULL,
+        path TEXT NOT NULL,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL,
+        UNIQUE (job, position)
+    ) STRICT;
+    """,
+    # 2. A restart looks for the unfinished; what else the bot must not forget, such as which commands Discord knows.
+    """
+    CREATE INDEX job_state ON job (state, id);
+    CREATE TABLE memory (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    """,
+    # 3. Pictures that people hand in, each once; requests that wait for a yes; what a job must know to answer anywhere, in any language, and once.
+    """
+    CREATE TABLE upload (hash TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;
+    ALTER TABLE job ADD COLUMN image TEXT REFERENCES upload (hash);
+    ALTER TABLE job ADD COLUMN mask TEXT REFERENCES upload (hash);
+    ALTER TABLE job ADD COLUMN event_id INTEGER;
+    ALTER TABLE job ADD COLUMN locale TEXT NOT NULL DEFAULT 'en-US';
+    ALTER TABLE job ADD COLUMN file_limit INTEGER NOT NULL DEFAULT 10485760;
+    ALTER TABLE job ADD COLUMN is_foreign INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE job ADD COLUMN asked_in INTEGER;
+    ALTER TABLE job ADD COLUMN removed_by INTEGER;
+    CREATE UNIQUE INDEX job_event ON job (event_id);
+    CREATE INDEX job_user ON job (user_id, state);
+    CREATE TABLE draft (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        user_id INTEGER NOT NULL,
+        content TEXT NOT NULL,
+        image TEXT REFERENCES upload (hash),
+        mask TEXT REFERENCES upload (hash),
+        created_at REAL NOT NULL
+    ) STRICT;
+    """,
+    # 4. What a community keeps: what goes back to what, what pictures show, words to search for, settings, the gallery, moderation.
+    """
+    ALTER TABLE job ADD COLUMN source INTEGER REFERENCES job (id);
+    ALTER TABLE job ADD COLUMN is_adult INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE job ADD COLUMN notes TEXT NOT NULL DEFAULT '[]';
+    ALTER TABLE job ADD COLUMN withheld INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE job ADD COLUMN asked_model TEXT NOT NULL DEFAULT '';
+    UPDATE job SET source = (SELECT picture.job FROM picture WHERE picture.id = job.parent);
+    CREATE INDEX job_source ON job (source);
+    CREATE INDEX job_parent ON job (parent);
+    CREATE INDEX job_image ON job (image);
+    CREATE INDEX job_mask ON job (mask);
+    CREATE INDEX job_result ON job (result_id);
+    CREATE INDEX job_kept_user ON job (user_id, id) WHERE seconds IS NOT NULL AND removed_by IS NULL;
+    CREATE INDEX job_kept_guild ON job (guild_id, id, channel_id, is_adult, withheld) WHERE seconds IS NOT NULL AND removed_by IS NULL;
+    CREATE VIRTUAL TABLE job_words USING fts5 (prompt, owner, content='', prefix='2 3', tokenize='unicode61 remove_diacritics 2');
+    INSERT INTO job_words (rowid, prompt, owner) SELECT id, searchable(prompt), owners(user_id, guild_id) FROM job;
+    CREATE TABLE embedding (picture INTEGER PRIMARY KEY REFERENCES picture (id), space TEXT NOT NULL, vector BLOB NOT NULL) STRICT;
+    CREATE TABLE signature (picture INTEGER PRIMARY KEY REFERENCES picture (id), space TEXT NOT NULL, bits BLOB NOT NULL) STRICT;
+    CREATE TABLE preference (
+        scope TEXT NOT NULL, subject INTEGER NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (scope, subject, name)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE share (
+        picture INTEGER PRIMARY KEY REFERENCES picture (id),
+        guild_id INTEGER NOT NULL,
+        user_id INTEGER NOT NULL,
+        shared_at REAL NOT NULL,
+        rating REAL NOT NULL DEFAULT 1500,
+        votes INTEGER NOT NULL DEFAULT 0,
+        channel_id INTEGER,
+        message_id INTEGER
+    ) STRICT;
+    CREATE INDEX share_guild ON share (guild_id, rating);
+    CREATE INDEX share_message ON share (message_id);
+    CREATE TABLE showing (
+        message_id INTEGER PRIMARY KEY, channel_id INTEGER NOT NULL, picture INTEGER NOT NULL REFERENCES picture (id)
+    ) STRICT;
+    CREATE INDEX showing_picture ON showing (picture);
+    CREATE TABLE star (
+        picture INTEGER NOT NULL REFERENCES picture (id), user_id INTEGER NOT NULL, message_id INTEGER NOT NULL,
+        PRIMARY KEY (picture, user_id, message_id)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX star_user ON star (user_id);
+    CREATE INDEX star_message ON star (message_id);
+    CREATE TABLE vote (
+        user_id INTEGER NOT NULL, first INTEGER NOT NULL REFERENCES picture (id), second INTEGER NOT NULL REFERENCES picture (id),
+        PRIMARY KEY (user_id, first, second)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX vote_first ON vote (first);
+    CREATE INDEX vote_second ON vote (second);
+    CREATE TABLE ban (guild_id INTEGER NOT NULL, person TEXT NOT NULL, user_id INTEGER, reason TEXT NOT NULL, created_at REAL NOT NULL,
+        PRIMARY KEY (guild_id, person)) STRICT, WITHOUT ROWID;
+    CREATE TABLE report (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        guild_id INTEGER NOT NULL,
+        job INTEGER NOT NULL REFERENCES job (id),
+        user_id INTEGER,
+        reason TEXT NOT NULL,
+        channel_id INTEGER NOT NULL,
+        message_id INTEGER NOT NULL,
+        created_at REAL NOT NULL,
+        decision TEXT,
+        decided_by INTEGER,
+        decided_at REAL
+    ) STRICT;
+    CREATE INDEX report_open ON report (guild_id, id) WHERE decision IS NULL;
+    CREATE INDEX report_job ON report (job);
+    CREATE TABLE audit (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        guild_id INTEGER NOT NULL,
+        user_id INTEGER,
+        act TEXT NOT NULL,
+        subject_id INTEGER,
+        details TEXT NOT NULL,
+        created_at REAL NOT NULL
+    ) STRICT;
+    CREATE INDEX audit_guild ON audit (guild_id, id);
+    CREATE TABLE doomed (message_id INTEGER PRIMARY KEY, channel_id INTEGER NOT NULL) STRICT;
+    """,
+)
+"""Applied in order, never edited. `PRAGMA user_version` counts the applied ones."""
+
+UNUSABLE = {
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+}
+"""What SQLite says where the database may be sound and only cannot be used just now: nobody should be told to move it away."""
+
+
+class Database:
+    """One connection to `reverie.db` in a folder that no other bot may use meanwhile."""
+
+    def __init__(self, folder: Path, connection: aiosqlite.Connection, lock: io.TextIOWrapper) -> None:
+        self.folder = folder
+        self._connection = connection
+        self._lock = lock
+        # One connection has one transaction: whoever writes waits for the writer before.
+        self._writing = asyncio.Lock()
+
+    @classmethod
+    async def open(cls, folder: Path) -> Self:
+        """Open the memory in `folder`, making it where there is none, and bring its schema up to date.
+
+        Raises:
+            Misconfigured: the folder cannot be written, another bot uses it, or the database is damaged or of a newer Reverie.
+        """
+        lock = take_lock(folder)
+        try:
+            connection = await connect(folder / NAME)
+        except BaseException:
+            lock.close()
+            raise
+        return cls(folder, connection, lock)
+
+    async def close(self) -> None:
+        """Close the database and let others have the folder."""
+        await self._connection.close()
+        self._lock.close()
+
+    async def rows(self, query: str, *values: object) -> list[Row]:
+        """Return everything that a query finds."""
+        return list(await self._connection.execute_fetchall(query, values))
+
+    @contextlib.asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Write all of what a block writes, or nothing of it; no other writes come in between."""
+        async with self._writing:
+            try:
+                yield
+                await self._connection.commit()
+            except BaseException:
+                await self._connection.rollback()
+                raise
+
+    async def write(self, query: str, *values: object, **named: object) -> int:
+        """Write inside a transaction, and return how many rows changed."""
+        cursor = await self._connection.execute(query, named or values)
+        return cursor.rowcount
+
+    async def write_many(self, query: str, rows: Iterable[Iterable[object]]) -> None:
+        """Write the same with many values, inside a transaction."""
+        await self._connection.executemany(query, [tuple(row) for row in rows])
+
+    async def change(self, query: str, *values: object) -> int:
+        """Write in a transaction of its own, and return how many rows changed."""
+        async with self.transaction():
+            return await self.write(query, *values)
+
+    async def insert(self, table: str, values: Mapping[str, object]) -> int:
+        """Add a row inside a transaction, and return its id."""
+        marks = ", ".join(f":{key}" for key in values)
+        cursor = await self._connection.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", dict(values))
+        assert cursor.lastrowid is not None
+        return cursor.lastrowid
+
+    async def forget(self) -> None:
+        """Make sure that what was deleted is in no file any more: neither in the index of words nor in the write-ahead log."""
+        async with self._writing:
+            await self._connection.execute("INSERT INTO job_words (job_words) VALUES ('optimize')")
+            await self._connection.commit()
+            await self._connection.execute_fetchall("PRAGMA wal_checkpoint (TRUNCATE)")
+
+
+def searchable(text: str) -> str:
+    """Return a text as its words are looked for: writing without spaces is taken apart into characters."""
+    return WITHOUT_SPACES.sub(r" \g<0> ", text)
+
+
+def owners(user_id: int, guild_id: int | None) -> str:
+    """Return who may find a job, as words beside those of its prompt."""
+    return f"u{user_id} g{guild_id or 0}"
+
+
+def take_lock(folder: Path) -> io.TextIOWrapper:
+    """Claim a folder for this process; the claim ends with the process, however it ends.
+
+    Raises:
+        Misconfigured: the folder cannot be written, or another process has claimed it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "reverie.lock").open("w")
+    except OSError as error:
+        raise Misconfigured(f"The data folder {folder} cannot be written: {error.strerror}. Set another one as 'data' in the settings.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise Misconfigured(f"Another Reverie is running on {folder}. Stop it, or set another 'data' in the settings.") from None
+    except OSError as error:
+        lock.close()
+        raise Misconfigured(
+            f"The data folder {folder} cannot be locked: {error.strerror}. Set one on a local disk as 'data' in the settings."
+        ) from None
+    return lock
+
+
+async def connect(path: Path) -> aiosqlite.Connection:
+    """Open and migrate a database; nothing stays open where that fails.
+
+    Raises:
+        Misconfigured: the file is no database, damaged, or was written by a newer Reverie.
+    """
+    with plain_errors(path):
+        # Where its first step fails, aiosqlite leaves a thread behind that may outlive the loop: fail before it.
+        sqlite3.connect(path).close()
+        database = await aiosqlite.connect(path, timeout=10)
+    try:
+        with plain_errors(path):
+            database.row_factory = Row
+            await database.execute("PRAGMA journal_mode = WAL")
+            # An acknowledged job must survive a power cut, so every commit waits for the disk.
+            await database.execute("PRAGMA synchronous = FULL")
+            await database.execute("PRAGMA foreign_keys = ON")
+            # Who asks to be forgotten is: what is deleted is overwritten.
+            await database.execute("PRAGMA secure_delete = ON")
+            [(finding,)] = await database.execute_fetchall("PRAGMA quick_check(1)")
+            if finding != "ok":
+                raise sqlite3.DatabaseError(" ".join(str(finding).split()))
+            await migrate(database, path)
+    except BaseException:
+        await database.close()
+        raise
+    return database
+
+
+@contextlib.contextmanager
+def plain_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite says of a file into a sentence for the operator."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        # The lowest byte is the error, those above tell it in more detail; errors of the module itself have none.
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in UNUSABLE:
+            raise Misconfigured(
+                f"{path} cannot be used ({error}). See that it may be written, that the disk has room and that no other program holds it."
+            ) from None
+        raise Misconfigured(
+            f"{path} is not a database that Reverie can read ({error}). Move it away to start afresh, or put a backup in its place."
+        ) from None
+
+
+async def migrate(database: aiosqlite.Connection, path: Path, migrations: tuple[str, ...] = MIGRATIONS) -> int:
+    """Bring a database up to date, each migration all or nothing, and return how many ran.
+
+    Raises:
+        Misconfigured: it has seen more migrations than this code knows.
+    """
+    [row] = await database.execute_fetchall("PRAGMA user_version")
+    version = int(row[0])
+    if version > len(migrations):
+        raise Misconfigured(f"{path} was written by a newer Reverie (schema {version}, known {len(migrations)}). Update, or set another 'data'.")
+    # For the migration that fills the index of words.
+    await database.create_function("searchable", 1, searchable, deterministic=True)
+    await database.create_function("owners", 2, owners, deterministic=True)
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        try:
+            await database.executescript(f"BEGIN;{script}PRAGMA user_version = {number};COMMIT;")
+        except sqlite3.Error:
+            await database.rollback()
+            raise
+    return len(migrations) - version
