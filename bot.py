@@ -1,18 +1,20 @@
 """Reverie, put together: settings → history → queue → worker → bot. No behaviour of its own.
 
 python bot.py            joins Discord with DISCORD_TOKEN, or, without one, opens a page on this machine that behaves like Discord
+python bot.py --backup FOLDER   copies the database and the pictures, also while the bot runs
 python bot.py --doctor   looks at everything that the bot needs, and says what is wrong with it and what can be done
 """
 
 import argparse
 import asyncio
 import contextlib
+import functools
 import logging
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from engine.errors import Misconfigured
 from engine.history import History
 from engine.jobs import Painter
 from engine.queue import Limits
+from engine.rights import back_up
 from engine.settings import Settings
 from engine.telemetry import CountingQueue, Counts, Telemetry
 from engine.worker import Worker
@@ -41,6 +44,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Reverie, a Discord bot that paints with DALL-E 2.")
     parser.add_argument("--config", type=Path, default=CONFIG, help="settings file (default: configs/bot.toml)")
     parser.add_argument("--local", action="store_true", help="open the page on this machine even where there is a token")
+    parser.add_argument("--backup", type=Path, metavar="FOLDER", help="copy the database and the pictures there, also while a bot runs, and end")
     parser.add_argument("--doctor", action="store_true", help="look at everything that the bot needs, say what is wrong, and end")
     options = parser.parse_args()
     settings = None
@@ -48,6 +52,10 @@ def main() -> int:
         if options.doctor:
             return asyncio.run(check_up(options.config, options.local))
         settings = settings_module.load(options.config)
+        if options.backup is not None:
+            pictures = back_up(settings.data, options.backup, print)
+            print(f"{options.backup} holds the database and {pictures} pictures.")
+            return 0
         logs.start(settings.log_level, settings.log_format)
         asyncio.run(run(settings, local=options.local or settings.token is None))
     except (Misconfigured, discord.DiscordException, aiohttp.ClientConnectionError) as error:
@@ -89,7 +97,7 @@ async def run(settings: Settings, local: bool) -> None:
         token = LOCAL_TOKEN if settings.token is None or local else settings.token.get_secret_value()
         counts = Counts()
         queue = CountingQueue(history, Limits(settings.waiting, settings.per_user, settings.per_server), counts)
-        worker = Worker(queue, history, lambda: load_painter(settings), settings.progress_every_s)
+        worker = Worker(queue, history, lambda: load_painter(settings, settings.model), settings.progress_every_s, others_of(settings))
         bot = await stack.enter_async_context(Reverie(queue, history, worker, settings.progress_every_s, endpoint))
         await stack.enter_async_context(Telemetry(counts, queue, worker, bot, settings.data).served(settings.metrics_port))
         await first_of(bot.start(token), worker.run(), told_to_stop())
@@ -154,15 +162,16 @@ async def copy_of_this_machine(settings: Settings) -> AsyncIterator[Endpoint]:
 
 
 def missing_files(settings: Settings) -> list[str]:
-    """Return which files of the model are still to be fetched.
+    """Return which files of the models are still to be fetched.
 
     Raises:
-        Misconfigured: the model config is wrong, or a file that should be on this machine is missing.
+        Misconfigured: a model config is wrong, or a file that should be on this machine is missing.
     """
     from engine.files import kept
     from engine.unclip.config import read_model_config
 
-    return [file.path for file in read_model_config(settings.model).files if kept(file, settings.model.parent) is None]
+    configs = (settings.model, *settings.more_models)
+    return [file.path for config in configs for file in read_model_config(config).files if kept(file, config.parent) is None]
 
 
 def device_of(settings: Settings) -> str:
@@ -178,11 +187,16 @@ def device_of(settings: Settings) -> str:
     return described(choose_device(settings.device, read_model_config(settings.model).devices))
 
 
-def load_painter(settings: Settings) -> Painter:
-    """Load the model. Runs on the engine thread, so that the bot is in Discord before torch is even imported."""
+def others_of(settings: Settings) -> dict[str, Callable[[], Painter]]:
+    """Return what loads the models that people may choose beside the usual one, by their names: those of their config files."""
+    return {path.stem: functools.partial(load_painter, settings, path) for path in settings.more_models if path.stem != settings.model.stem}
+
+
+def load_painter(settings: Settings, config: Path) -> Painter:
+    """Load a model. Runs on the engine thread, so that the bot is in Discord before torch is even imported."""
     from engine.unclip.painter import Painter as Unclip
 
-    return Unclip.from_config(settings.model, settings.device, settings.dtype)
+    return Unclip.from_config(config, settings.device, settings.dtype)
 
 
 async def told_to_stop() -> None:

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+import secrets
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import discord
 
@@ -39,7 +42,11 @@ class Wall:
 
 
 class Board:
-    """Looks after every shared picture of which anything changed. One task, one picture at a time: nothing can overtake anything."""
+    """Looks after every shared picture of which anything changed. One task, one picture at a time: nothing can overtake anything.
+
+    What happened while nobody listened, because the bot or its connection was away, Discord is asked for when nothing else is to be done. Nobody else
+    edits entries. Where a server or channel cannot be seen just now, everything there is believed to be as it was.
+    """
 
     def __init__(self, bot: discord.Client, gallery: Gallery, history: History, preferences: Preferences, house: House) -> None:
         self._bot = bot
@@ -47,9 +54,23 @@ class Board:
         self._history = history
         self._preferences = preferences
         self._house = house
-        self._changed: set[int] = set()
+        self._arrived: set[int] = set()
+        """Servers that have just come into sight."""
+        self._changed: dict[int, None] = {}
+        self._unseen: dict[int, None] = {}
+        """Pictures of which Discord is to be asked what was missed, the latest first."""
+        self._held: set[int | None] = set()
+        """Pictures that wait for Discord to answer again; None stands for everything else that does."""
+        self._stuck: set[int] = set()
+        """Messages to be deleted that cannot be reached just now."""
+        self._gone: set[int] = set()
+        """Channels that are known to be no more."""
         self._texts: dict[int, str] = {}
         """What entries say, as far as this run has seen or written it."""
+        self._nonces: dict[int, str] = {}
+        """Under what entries are being posted: Discord posts a nonce once, also when it was asked twice because its first answer was lost."""
+        self._compared: int | None = None
+        """The message whose stars are just being asked for; None when something happened to it meanwhile."""
         self._wanted = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -68,79 +89,157 @@ class Board:
 
     def touch(self, *pictures_: int) -> None:
         """Note that something about pictures has changed, or that messages are to be deleted."""
-        self._changed.update(pictures_)
-        self._quiet.clear()
-        self._wanted.set()
+        self._changed.update(dict.fromkeys(pictures_))
+        self._wake()
 
     async def touch_server(self, guild_id: int) -> None:
         """Note that a server's gallery has changed."""
         self.touch(*[share.picture for share in await self._gallery.of_server(guild_id)])
 
+    def look_at(self, *pictures_: int) -> None:
+        """Ask Discord for the stars on pictures that may have been missed."""
+        self._unseen.update(dict.fromkeys(pictures_))
+        self._wake()
+
+    def look_at_server(self, guild_id: int) -> None:
+        """Ask Discord for everything that may have been missed in a server."""
+        self._arrived.add(guild_id)
+        self._stuck.clear()
+        self._wake()
+
+    async def look_at_channel(self, channel: discord.abc.GuildChannel) -> None:
+        """Ask Discord for what may have been missed in a channel that was out of sight, or do what is now to be done where others may see it."""
+        ids = {channel.id, *(thread.id for thread in channel.guild.threads if thread.parent_id == channel.id)}
+        is_gallery = self._preferences.server(channel.guild.id, "gallery") in ids
+        shares = await self._gallery.of_server(channel.guild.id)
+        found = [share.picture for share in shares if is_gallery or any(place in ids for place, _ in await self._gallery.showings(share.picture))]
+        self._stuck.clear()
+        self.touch(*found)
+        self.look_at(*found)
+
+    def heard_of(self, message_id: int) -> None:
+        """Note that something happens to a message: what Discord is just telling of its stars may be out of date."""
+        if self._compared == message_id:
+            self._compared = None
+
     async def settled(self) -> None:
         """Wait until everything is as it should be."""
         await self._quiet.wait()
 
+    def _wake(self) -> None:
+        self._quiet.clear()
+        self._wanted.set()
+
     async def _run(self) -> None:
         await self._bot.wait_until_ready()
-        await self._safely(self._catch_up())
+        self._arrived.update(guild.id for guild in self._bot.guilds)
         while True:
+            self._wanted.clear()
+            while self._arrived:
+                await self._safely(self._arrive(self._arrived.pop()))
             while self._changed:
-                picture = self._changed.pop()
+                picture = next(iter(self._changed))
+                del self._changed[picture]
                 await self._safely(self._refresh(picture), picture)
             await self._safely(self._sweep())
-            if not self._changed:
+            if self._wanted.is_set():
+                continue
+            if self._unseen and not self._held:
+                picture = next(iter(self._unseen))
+                del self._unseen[picture]
+                if not await self._safely(self._catch_up(picture), picture):
+                    self._unseen[picture] = None
+                continue
+            if not self._held:
                 self._quiet.set()
-                await self._wanted.wait()
-            self._wanted.clear()
+            await self._wanted.wait()
 
-    async def _safely(self, work: "asyncio.Future[None] | object", picture: int | None = None) -> None:
-        """Do something; where Discord does not answer, look at the picture again later, and where anything else fails, go on with others."""
+    async def _arrive(self, guild_id: int) -> None:
+        self.look_at(*[share.picture for share in reversed(await self._gallery.of_server(guild_id))])
+
+    async def _safely(self, work: Coroutine[Any, Any, None], picture: int | None = None) -> bool:
+        """Do something, and tell whether Discord answered; where it did not, go on later, and where anything else fails, with other pictures."""
         try:
-            await work  # type: ignore[misc] # a coroutine
+            await work
         except FAILURES as error:
             if passing(error):
                 log.warning("the gallery waits: %s", error)
-                asyncio.get_running_loop().call_later(RETRY_S, self.touch, *([] if picture is None else [picture]))
-            else:
-                log.info("the gallery may not show a picture: %s", error)
+                if not self._held:
+                    asyncio.get_running_loop().call_later(RETRY_S, self._resume)
+                self._held.add(picture)
+                return False
+            log.info("the gallery may not show a picture: %s", error)
         except Exception:
             log.exception("the gallery cannot show picture %s", picture)
+        return True
+
+    def _resume(self) -> None:
+        """Try again what Discord did not answer."""
+        self.touch(*[picture for picture in self._held if picture is not None])
+        self._held.clear()
 
     # What should be.
 
+    def is_in_sight(self, guild_id: int) -> bool:
+        """Tell whether Discord has told of a server what is in it: not for a moment after every start, and not while Discord has lost it."""
+        guild = self._bot.get_guild(guild_id)
+        return guild is not None and not guild.unavailable
+
     def wall(self, guild_id: int) -> Wall | None:
-        """Return a server's gallery, None where it has none or its channel is gone."""
-        channel = self._bot.get_channel(self._preferences.server(guild_id, "gallery") or 0)
-        if not isinstance(channel, (discord.TextChannel, discord.Thread)):
+        """Return a server's gallery, None where it has none or its channel is gone or cannot be seen just now."""
+        return self._wall_in(self._bot.get_channel(self._preferences.server(guild_id, "gallery") or 0), guild_id)
+
+    def _wall_in(self, channel: object, guild_id: int) -> Wall | None:
+        if not isinstance(channel, (discord.TextChannel, discord.Thread)) or channel.guild.id != guild_id:
             return None
         stars = self._preferences.server(guild_id, "gallery_stars")
         return Wall(channel, USUAL_STARS if stars is None else stars)
 
+    async def _find_wall(self, guild_id: int) -> Wall | None:
+        """Return a server's gallery, None where it has none or its channel is gone for good.
+
+        Raises:
+            discord.Forbidden: it is there, and cannot be seen.
+        """
+        chosen = self._preferences.server(guild_id, "gallery")
+        if chosen is None or chosen in self._gone:
+            return None
+        if (wall := self.wall(guild_id)) is not None:
+            return wall
+        try:
+            # Discord does not tell of threads that were archived before.
+            return self._wall_in(await self._bot.fetch_channel(chosen), guild_id)
+        except discord.NotFound:
+            self._gone.add(chosen)
+            return None
+
     async def _refresh(self, picture: int) -> None:
         """Post, edit or take away the entry of a picture."""
         share = await self._gallery.find(picture)
-        if share is None:
+        if share is None or not self.is_in_sight(share.guild_id):
             return
-        wall = self.wall(share.guild_id)
-        job = await self._history.find(share.job)
-        if wall is None or job is None or not await self._belongs(share, job, wall):
-            await self._gallery.unlisted(share)
-            return
-        if share.message_id is not None and share.channel_id != wall.channel.id:
-            await self._gallery.unlisted(share)
+        wall = await self._find_wall(share.guild_id)
+        if share.message_id is None and share.channel_id is not None:
+            await self._find_stray(share.picture, share.channel_id)
             share = await self._gallery.find(picture)
-            assert share is not None
-        text = entry_text(share, job, self._language(share.guild_id))
-        if share.message_id is not None:
-            if self._texts.get(share.message_id) == text or await self._edited(wall, share.message_id, text):
-                return
-            await self._gallery.vanished(picture)
-            # Stars on the message went with it.
-            self.touch(picture)
+        if share is not None and share.message_id is not None and (wall is None or share.channel_id != wall.channel.id):
+            await self._gallery.unlisted(share)
+            # Stars on the message go with it.
+            share = await self._gallery.find(picture)
+        job = await self._history.find(share.job) if share is not None else None
+        if share is None or wall is None or job is None:
             return
-        await self._post(wall, share, job, text)
+        if not await self._belongs(share, wall):
+            await self._gallery.unlisted(share)
+            return
+        text = entry_text(share, job, self._language(share.guild_id))
+        if share.message_id is None:
+            await self._post(wall, share, job, text)
+        elif self._texts.get(share.message_id) != text and not await self._edited(wall, share.message_id, text):
+            await self._gallery.vanished(picture)
+            self.touch(picture)
 
-    async def _belongs(self, share: Share, job: Job, wall: Wall) -> bool:
+    async def _belongs(self, share: Share, wall: Wall) -> bool:
         adult = is_age_restricted(wall.channel)
         return share.stars >= wall.stars and (adult or not share.is_adult) and await self._gallery.is_visible(share)
 
@@ -160,24 +259,23 @@ class Board:
         return True
 
     async def _post(self, wall: Wall, share: Share, job: Job, text: str) -> None:
-        message_id = await self._posted_before(wall, share)
-        if message_id is None:
-            single = await self.alone(share)
-            if single is None:
-                return
-            verdict = await self.judged(single, share, wall)
-            if verdict.withhold:
-                return
-            say = self._language(share.guild_id)
-            data, ending = await aside(pictures.fit, single.pictures[0].png, wall.channel.guild.filesize_limit)
-            spoiler = share.spoiler or verdict.spoiler
-            upload = Upload(data, f"gallery-{share.picture}.{ending}", cards.alt_text(job.request, say, 1), spoiler)
-            view = cards.gallery_buttons(share.picture, job, share.position, say)
-            nonce = f"gallery-{share.picture}"
-            sent = await wall.channel.send(text, file=upload.file(), view=view, nonce=nonce, suppress_embeds=True, allowed_mentions=NOBODY)
-            message_id = sent.id
-            self._texts[message_id] = text
-        await self._gallery.posted(share.picture, wall.channel.id, message_id)
+        single = await self.alone(share)
+        if single is None:
+            return
+        verdict = await self.judged(single, share, wall)
+        if verdict.withhold:
+            return
+        say = self._language(share.guild_id)
+        data, ending = await aside(pictures.fit, single.pictures[0].png, wall.channel.guild.filesize_limit)
+        spoiler = share.spoiler or verdict.spoiler
+        upload = Upload(data, f"gallery-{share.picture}.{ending}", cards.alt_text(job.request, say, 1), spoiler)
+        view = cards.gallery_buttons(share.picture, job, share.position, say)
+        nonce = self._nonces.setdefault(share.picture, secrets.token_hex(8))
+        await self._gallery.posting(share.picture, wall.channel.id)
+        sent = await wall.channel.send(text, file=upload.file(), view=view, nonce=nonce, suppress_embeds=True, allowed_mentions=NOBODY)
+        self._texts[sent.id] = text
+        await self._gallery.posted(share.picture, wall.channel.id, sent.id)
+        del self._nonces[share.picture]
         # What changed meanwhile is looked at once more.
         self.touch(share.picture)
 
@@ -191,51 +289,77 @@ class Board:
         painting = await self._history.painting_of(job) if job is not None else None
         return only(painting, share.position) if painting is not None else None
 
-    async def _posted_before(self, wall: Wall, share: Share) -> int | None:
-        """Find an entry that was posted just before a crash, and whose id could not be noted."""
+    async def _find_stray(self, picture: int, channel_id: int) -> None:
+        """Find the entry that was being posted when the bot crashed, or Discord's answer got lost, before its id could be noted."""
         doomed = {message_id for _, message_id in await self._gallery.doomed()}
-        async for message in wall.channel.history(limit=LOOK_THROUGH):
-            mine = self._bot.user is not None and message.author.id == self._bot.user.id and message.id not in doomed
-            if mine and any(f"gallery-{share.picture}." in attachment.filename for attachment in message.attachments):
-                return message.id
-        return None
+        try:
+            async for message in self._bot.get_partial_messageable(channel_id).history(limit=LOOK_THROUGH):
+                mine = self._bot.user is not None and message.author.id == self._bot.user.id and message.id not in doomed
+                if mine and any(f"gallery-{picture}." in attachment.filename for attachment in message.attachments):
+                    await self._gallery.posted(picture, channel_id, message.id)
+                    self._nonces.pop(picture, None)
+                    # It may have got stars since.
+                    self.look_at(picture)
+                    return
+        except discord.NotFound:
+            log.info("the channel %d is gone, and an entry with it", channel_id)
+        await self._gallery.vanished(picture)
 
     async def _sweep(self) -> None:
         """Delete the messages that are to be deleted."""
         for channel_id, message_id in await self._gallery.doomed():
+            if message_id in self._stuck:
+                continue
             try:
                 await self._bot.get_partial_messageable(channel_id).get_partial_message(message_id).delete()
+            except discord.NotFound:
+                log.debug("message %d is gone already", message_id)
             except discord.HTTPException as refusal:
                 if passing(refusal):
                     raise
                 log.info("message %d cannot be deleted: %s", message_id, refusal)
+                self._stuck.add(message_id)
+                continue
             await self._gallery.gone(message_id)
             self._texts.pop(message_id, None)
 
     # What was missed.
 
-    async def _catch_up(self) -> None:
-        """Compare what is remembered of every shared picture with what Discord shows, the latest first."""
-        for guild_id in await self._gallery.servers():
-            for share in reversed(await self._gallery.of_server(guild_id)):
-                for channel_id, message_id in await self._gallery.showings(share.picture):
-                    await self._safely(self._compare(share.picture, channel_id, message_id), share.picture)
-                self._changed.add(share.picture)
+    async def _catch_up(self, picture: int) -> None:
+        """Compare what is remembered of a picture with what Discord shows."""
+        share = await self._gallery.find(picture)
+        if share is None or not self.is_in_sight(share.guild_id):
+            return
+        for channel_id, message_id in await self._gallery.showings(picture):
+            while not await self._compare(picture, channel_id, message_id):
+                log.debug("message %d changed while it was looked at", message_id)
+        self.touch(picture)
 
-    async def _compare(self, picture: int, channel_id: int, message_id: int) -> None:
-        """Catch up with the stars on a message, and with its end."""
+    async def _compare(self, picture: int, channel_id: int, message_id: int) -> bool:
+        """Catch up with the stars on a message, and with its end; tell whether nothing happened to it meanwhile."""
+        self._compared = message_id
         try:
             message = await self._bot.get_partial_messageable(channel_id).fetch_message(message_id)
         except discord.NotFound:
             await self._gallery.message_vanished(message_id)
-            return
+            return True
         except discord.Forbidden:
             # What cannot be read is believed to be as it was.
-            return
+            return True
+        people = set()
+        for reaction in message.reactions:
+            if str(reaction.emoji) == STAR:
+                counts = {discord.ReactionType.normal: reaction.normal_count, discord.ReactionType.burst: reaction.burst_count}
+                for kind in (kind for kind, count in counts.items() if count):
+                    people |= {user.id async for user in reaction.users(type=kind) if not user.bot}
+        if self._compared is None:
+            return False
         self._texts[message_id] = message.content
-        reaction = next((one for one in message.reactions if str(one.emoji) == STAR), None)
-        people = {user.id async for user in reaction.users()} if reaction is not None else set()
-        await self._gallery.set_stars(picture, message_id, people - {self._bot.user.id if self._bot.user else 0})
+        await self._gallery.set_stars(picture, message_id, people)
+        if await self._gallery.picture_in(message_id) != picture:
+            # It was taken away meanwhile.
+            await self._gallery.set_stars(picture, message_id, set())
+        return True
 
 
 def only(painting: Painting, position: int) -> Painting | None:

@@ -129,7 +129,8 @@ def info_buttons(job: Job, index: int | None, say: Language) -> discord.ui.View:
 
 def gallery_buttons(picture: int, job: Job, index: int, say: Language) -> discord.ui.View:
     """Return what can be done with a shared picture."""
-    star = button(Act.STAR, f"⭐ {say('Star')}", picture, style=discord.ButtonStyle.primary)
+    name = say("Star")
+    star = button(Act.STAR, f"⭐ {name}", picture, style=discord.ButtonStyle.primary)
     return buttons([star, button(Act.INFO, say("Info"), job.id, index), button(Act.WITHDRAW, say("Withdraw"), picture)])
 
 

@@ -1,5 +1,7 @@
 """The rules of a place: who may ask there, what a request becomes there, and what of its pictures may be seen."""
 
+import asyncio
+import string
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,17 +14,22 @@ from cogs._replies import Banned, MayNot, NotHere, TooNew, WordsBlocked
 from cogs._sight import above, is_age_restricted, is_foreign
 from engine.concepts import STRICTNESS, shown
 from engine.errors import TooManyJobs
-from engine.jobs import Job, Painter, Painting, Request
+from engine.jobs import STEPS_LIMIT, Job, Painter, Painting, Request
 from engine.moderation import Moderation
 from engine.preferences import Area, Change, Defaults, Preferences
 
 DAY_S = 24 * 3600
 USUAL_STRICTNESS = "middle"
+NO_WORDS = string.punctuation + string.whitespace
+"""What is left of a prompt where there is nothing left to paint."""
 OPTIONS = {"count": mark("count"), "steps": mark("steps")}
 
 
 class Looks(Protocol):
-    """What judging requests and pictures needs of the worker."""
+    """What judging requests and pictures needs of the worker. `ready` is set when the usual painter is loaded."""
+
+    @property
+    def ready(self) -> asyncio.Event: ...
 
     def painter_of(self, model: str) -> Painter | None: ...
 
@@ -142,14 +149,18 @@ class House:
         words = self.preferences.filter(place.guild_id)
         if broken := words.find(request.prompt):
             kept = words.censored(request.prompt)
-            if self.preferences.server(place.guild_id, "word_policy") != "remove" or not kept.strip():
+            if self.preferences.server(place.guild_id, "word_policy") != "remove" or not kept.strip(NO_WORDS):
                 raise WordsBlocked(broken)
             request = replace(request, prompt=kept)
             notes.append(say("Words that are not allowed here were taken out."))
-        painter = self._looks.painter_of(request.model)
-        for change in self.preferences.limit(request, place.channel_ids, place.guild_id, painter.usual_steps if painter else 0):
+        painter, asked = self._looks.painter_of(request.model), request
+        # How many steps a model takes that is not loaded yet nobody knows, so a limit is what it gets.
+        usual_steps = painter.usual_steps if painter else STEPS_LIMIT
+        for change in self.preferences.limit(asked, place.channel_ids, place.guild_id, usual_steps):
             changes: dict[str, Any] = {change.option: change.most}
             request = replace(request, **changes)
+            if change.option == "steps" and asked.steps is None and painter is None:
+                continue
             notes.append(say("{option}: {most} instead of {asked}, which is the limit here.", option=say(OPTIONS[change.option]), **facts(change)))
         return request, tuple(notes)
 
@@ -161,7 +172,11 @@ class House:
 
     def previews(self, job: Job) -> bool:
         """Tell whether half-painted pictures may be shown: not where finished ones would be looked at first."""
-        return not self._concepts(job.origin.guild_id, job.origin.is_adult)
+        return not self.looks_at(job.origin.guild_id, job.origin.is_adult)
+
+    def looks_at(self, guild_id: int | None, is_adult: bool) -> bool:
+        """Tell whether pictures are looked at before they are posted in a place, which may take as long as painting does."""
+        return bool(self._concepts(guild_id, is_adult))
 
     def _concepts(self, guild_id: int | None, is_adult: bool) -> list[str]:
         """Return the concepts that are not wanted in a place."""
@@ -169,13 +184,15 @@ class House:
         return [] if free else self.preferences.server(guild_id, "blocked_concepts") or []
 
     async def judge(self, painting: Painting, guild_id: int | None, is_adult: bool) -> Verdict:
-        """Look at pictures before they are posted in a place.
+        """Look at pictures before they are posted in a place. Those of the run before wait until the usual model is loaded.
 
-        Where no CLIP has looked at them, or it is that of a model that is not loaded, they go under a spoiler.
+        Where no CLIP has looked at them, or it is that of another model that is not loaded, they go under a spoiler.
         """
         unwanted = self._concepts(guild_id, is_adult)
         if not unwanted:
             return Verdict()
+        if painting.space:
+            await self._looks.ready.wait()
         painter = self._looks.painter_in(painting.space)
         if painter is None:
             return Verdict(spoiler=True)
@@ -186,7 +203,7 @@ class House:
         threshold = STRICTNESS[self.preferences.server(guild_id, "strictness") or USUAL_STRICTNESS]
         found = [text for picture in painting.pictures if picture.embedding for text in shown(picture.embedding, concepts, everyday, threshold)]
         if not found:
-            return Verdict()
+            return Verdict(spoiler=any(picture.embedding is None for picture in painting.pictures))
         withhold = self.preferences.server(guild_id, "concept_policy") != "spoiler"
         return Verdict(tuple(dict.fromkeys(found)), withhold, spoiler=not withhold)
 
@@ -216,7 +233,7 @@ def place_of(interaction: discord.Interaction) -> Place:
     guild = None if is_foreign(interaction) else interaction.guild
     if guild is None or not isinstance(member, discord.Member):
         return Place(member.id, channel_ids, None, is_age_restricted(channel))
-    return place_of_member(member, channel_ids, guild, channel, interaction.permissions)
+    return place_of_member(member, channel_ids, guild, channel)
 
 
 def place_of_message(message: discord.Message) -> Place:
@@ -224,13 +241,13 @@ def place_of_message(message: discord.Message) -> Place:
     channel_ids = (message.channel.id, *above(message.channel))
     if message.guild is None or not isinstance(message.author, discord.Member):
         return Place(message.author.id, channel_ids, None, is_age_restricted(message.channel))
-    return place_of_member(message.author, channel_ids, message.guild, message.channel, message.author.guild_permissions)
+    return place_of_member(message.author, channel_ids, message.guild, message.channel)
 
 
-def place_of_member(
-    member: discord.Member, channel_ids: tuple[int, ...], guild: discord.Guild, channel: object, permissions: discord.Permissions
-) -> Place:
-    """Return the place of a member of a server that the bot is in too."""
+def place_of_member(member: discord.Member, channel_ids: tuple[int, ...], guild: discord.Guild, channel: object) -> Place:
+    """Return the place of a member of a server that the bot is in too. What one may do in a single channel only makes nobody a moderator."""
     joined_at = member.joined_at.timestamp() if member.joined_at else None
     roles = frozenset(member._roles)
-    return Place(member.id, channel_ids, guild.id, is_age_restricted(channel), joined_at, roles, permissions, guild.owner_id == member.id)
+    return Place(
+        member.id, channel_ids, guild.id, is_age_restricted(channel), joined_at, roles, member.guild_permissions, guild.owner_id == member.id
+    )

@@ -12,13 +12,16 @@ from discord.ext import commands
 
 from cogs import _cards as cards
 from cogs._address import Upload
+from cogs._board import only
 from cogs._client import Reverie
 from cogs._desk import Desk, file_limit, uploaded_picture
 from cogs._forms import Form, open_form, sent, values
+from cogs._house import Place
 from cogs._language import Language, language_of
-from cogs._replies import FAILURES, AlreadyDone, Forgotten, NoPicture, NotYours, refuse
+from cogs._replies import FAILURES, AlreadyDone, Forgotten, NoPicture, NotYours, Withheld, refuse
 from cogs.variations import vary
 from engine import pictures, uploads
+from engine.gallery import Gallery
 from engine.jobs import PROMPT_LIMIT, SEED_LIMIT, Job, Kind, Painting, Request
 from engine.worker import aside
 
@@ -76,15 +79,20 @@ class Card(commands.Cog):
 
     async def enlarge(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Post one picture of a grid alone, in its full size."""
-        job = await self._desk.remembered(number)
-        file, text, view = await single(
-            job, await self._desk.painted(job), index, language_of(interaction), self._desk.model.kinds, file_limit(interaction)
-        )
+        job, place = await self._desk.remembered(number), self._desk.place(interaction)
+        await self._desk.painted(job)
+        if self._desk.house.looks_at(place.guild_id, place.is_adult):
+            # Looking may have to wait for what is being painted, longer than Discord waits for a first answer.
+            await interaction.response.defer(thinking=True)
+        file, text, view = await single(self._desk, job, index, place, language_of(interaction), file_limit(interaction))
         pings = discord.AllowedMentions.none()
-        sent = await interaction.response.send_message(text, file=file, view=view, suppress_embeds=True, allowed_mentions=pings)
-        if sent.message_id is not None and (picture := await self._desk.history.picture_id(job, index)) is not None:
-            # Stars on this message are for that picture.
-            await self._gallery.shown(sent.message_id, interaction.channel_id or 0, picture)
+        if interaction.response.is_done():
+            follow_up = await interaction.followup.send(text, file=file, view=view, suppress_embeds=True, allowed_mentions=pings, wait=True)
+            message_id: int | None = follow_up.id
+        else:
+            answer = await interaction.response.send_message(text, file=file, view=view, suppress_embeds=True, allowed_mentions=pings)
+            message_id = answer.message_id
+        await note_single(self._desk, self._gallery, job, index, interaction.channel_id, message_id)
 
     async def vary(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Paint variations of one picture of a grid."""
@@ -179,11 +187,11 @@ class Card(commands.Cog):
         job = await self._desk.visible(interaction, number)
         say, painting = language_of(interaction), await self._desk.painted(job)
         await interaction.response.defer(ephemeral=True, thinking=True)
-        limit = file_limit(interaction)
+        limit, spoiler = file_limit(interaction), await is_hidden(self._desk, job, painting, self._desk.place(interaction))
         files = []
         for index, picture in enumerate(painting.pictures[:ORIGINALS]):
             data, ending = await aside(pictures.fit, picture.png, limit // max(len(painting.pictures), 1))
-            files.append(Upload(data, f"{job.id}-{index + 1}.{ending}", cards.alt_text(job.request, say, 1), job.origin.spoiler).file())
+            files.append(Upload(data, f"{job.id}-{index + 1}.{ending}", cards.alt_text(job.request, say, 1), spoiler).file())
         embed = cards.result(job, painting, self._desk.model.known_words or (), say)
         view = cards.card_buttons(job, self._desk.model.kinds, say)
         await interaction.edit_original_response(embed=embed, attachments=files, view=view)
@@ -204,19 +212,32 @@ class Card(commands.Cog):
             log.info("a person could not be told of what is kept: %s", error)
 
 
-async def single(
-    job: Job, painting: Painting, index: int, say: Language, kinds: frozenset[Kind], limit_bytes: int
-) -> tuple[discord.File, str, discord.ui.View]:
+async def is_hidden(desk: Desk, job: Job, painting: Painting, place: Place) -> bool:
+    """Look at pictures once more that are brought to a place, which may have got other rules, and tell whether they go under a spoiler there.
+
+    Raises:
+        Withheld: they must not be posted there.
+    """
+    verdict = await desk.house.judge(painting, place.guild_id, place.is_adult)
+    if verdict.withhold:
+        raise Withheld(verdict.concepts)
+    return job.origin.spoiler or verdict.spoiler
+
+
+async def single(desk: Desk, job: Job, index: int, place: Place, say: Language, limit_bytes: int) -> tuple[discord.File, str, discord.ui.View]:
     """Return one picture of a job as a file, with a text and buttons.
 
     Raises:
         Forgotten: there is no such picture.
+        Withheld: it must not be posted there.
     """
-    if index >= len(painting.pictures):
+    alone = only(await desk.painted(job), index)
+    if alone is None:
         raise Forgotten
-    picture = painting.pictures[index]
+    [picture] = alone.pictures
+    spoiler = await is_hidden(desk, job, alone, place)
     data, ending = await aside(pictures.fit, picture.png, limit_bytes)
-    upload = Upload(data, f"{job.id}-{index + 1}.{ending}", cards.alt_text(job.request, say, 1), job.origin.spoiler)
+    upload = Upload(data, f"{job.id}-{index + 1}.{ending}", cards.alt_text(job.request, say, 1), spoiler)
     text = say(
         "**{what}** · picture {index} of {count} · seed {seed}",
         what=cards.title(job.request, say),
@@ -224,7 +245,14 @@ async def single(
         count=job.request.count,
         seed=picture.seed,
     )
-    return upload.file(), text, cards.single_buttons(job, index, kinds, say)
+    return upload.file(), text, cards.single_buttons(job, index, desk.model.kinds, say)
+
+
+async def note_single(desk: Desk, gallery: Gallery, job: Job, index: int, channel_id: int | None, message_id: int | None) -> None:
+    """Remember that a message shows one picture of a job alone: stars on it are for that picture, and it goes when the result goes."""
+    picture = await desk.history.picture_id(job, index)
+    if message_id is not None and picture is not None:
+        await gallery.shown(message_id, channel_id or 0, picture)
 
 
 def rerolled(request: Request) -> Request:

@@ -125,6 +125,8 @@ class Sharing(commands.Cog):
             if sent.message_id is not None:
                 await self._gallery.shown(sent.message_id, interaction.channel_id or 0, picture)
         self._board.touch(picture)
+        # It may have got stars while nobody listened, or before it was withdrawn the last time.
+        self._board.look_at(picture)
 
     async def shows_alone(self, message: discord.Message, job: Job) -> bool:
         """Tell whether a message shows one picture of a job, and to everybody."""
@@ -171,22 +173,32 @@ class Sharing(commands.Cog):
         job, now, say = await self._desk.remembered(share.job), await self._gallery.find(number), language_of(interaction)
         if now is None or interaction.message is None:
             raise Forgotten
-        text = entry_text(now, job, say) if now.message_id == interaction.message.id else self.shared_text(now, job, say)
-        await interaction.response.edit_message(content=text, allowed_mentions=NOBODY)
+        if now.message_id == interaction.message.id:
+            # What an entry says is the board's to write: two who write would overtake each other.
+            await interaction.response.defer()
+        else:
+            await interaction.response.edit_message(content=self.shared_text(now, job, say), allowed_mentions=NOBODY)
 
     @commands.Cog.listener()
     async def on_raw_reaction_add(self, payload: discord.RawReactionActionEvent) -> None:
         """Count a star."""
         if str(payload.emoji) != STAR or payload.guild_id is None or (payload.member is not None and payload.member.bot):
             return
+        self._board.heard_of(payload.message_id)
         if (picture := await self._gallery.picture_in(payload.message_id)) is not None:
             await self._gallery.star(picture, payload.user_id, payload.message_id)
+            if await self._gallery.picture_in(payload.message_id) != picture:
+                # The message was taken away meanwhile, and its stars with it.
+                await self._gallery.unstar(picture, payload.user_id, payload.message_id)
             self._board.touch(picture)
 
     @commands.Cog.listener()
     async def on_raw_reaction_remove(self, payload: discord.RawReactionActionEvent) -> None:
         """Count a star no longer."""
-        if str(payload.emoji) == STAR and (picture := await self._gallery.picture_in(payload.message_id)) is not None:
+        if str(payload.emoji) != STAR:
+            return
+        self._board.heard_of(payload.message_id)
+        if (picture := await self._gallery.picture_in(payload.message_id)) is not None:
             await self._gallery.unstar(picture, payload.user_id, payload.message_id)
             self._board.touch(picture)
 
@@ -203,6 +215,7 @@ class Sharing(commands.Cog):
 
     async def cleared(self, message_id: int) -> None:
         """Forget the stars on a message."""
+        self._board.heard_of(message_id)
         if (picture := await self._gallery.picture_in(message_id)) is not None:
             await self._gallery.set_stars(picture, message_id, set())
             self._board.touch(picture)
@@ -220,17 +233,51 @@ class Sharing(commands.Cog):
 
     async def vanished(self, message_id: int) -> None:
         """Forget a message that showed a picture."""
+        self._board.heard_of(message_id)
         if (picture := await self._gallery.message_vanished(message_id)) is not None:
             self._board.touch(picture)
 
     @commands.Cog.listener()
     async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
         """Look at a server's pictures anew when a channel of it is gone."""
-        for share in await self._gallery.of_server(channel.guild.id):
+        await self.place_gone(channel.guild.id, channel.id)
+
+    @commands.Cog.listener()
+    async def on_raw_thread_delete(self, payload: discord.RawThreadDeleteEvent) -> None:
+        """Look at a server's pictures anew when a thread of it is gone, by itself or with the channel above it."""
+        await self.place_gone(payload.guild_id, payload.thread_id)
+
+    async def place_gone(self, guild_id: int, place_id: int) -> None:
+        """Forget the messages of a channel or thread; entries that should be there are posted where they should be now."""
+        for share in await self._gallery.of_server(guild_id):
             for channel_id, message_id in await self._gallery.showings(share.picture):
-                if channel_id == channel.id:
+                if channel_id == place_id:
                     await self.vanished(message_id)
-        await self._board.touch_server(channel.guild.id)
+        await self._board.touch_server(guild_id)
+
+    @commands.Cog.listener()
+    async def on_guild_channel_update(self, before: discord.abc.GuildChannel, after: discord.abc.GuildChannel) -> None:
+        """Look anew at what a channel shows when the bot may see other things there, or when it is for adults only no longer."""
+        if before.overwrites != after.overwrites or is_age_restricted(before) != is_age_restricted(after):
+            await self._board.look_at_channel(after)
+
+    # What was missed.
+
+    @commands.Cog.listener()
+    async def on_ready(self) -> None:
+        """Catch up with everything: Discord has begun a new session, and says nothing of what happened before."""
+        for guild in self._bot.guilds:
+            self._board.look_at_server(guild.id)
+
+    @commands.Cog.listener()
+    async def on_guild_available(self, guild: discord.Guild) -> None:
+        """Catch up with a server that Discord tells of late."""
+        self._board.look_at_server(guild.id)
+
+    @commands.Cog.listener()
+    async def on_guild_join(self, guild: discord.Guild) -> None:
+        """Catch up with a server that the bot was in before."""
+        self._board.look_at_server(guild.id)
 
     # Votes.
 

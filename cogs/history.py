@@ -8,16 +8,16 @@ from discord.ext import commands
 
 from cogs import _cards as cards
 from cogs._address import Upload
+from cogs._archives import Parcel, send_archives
 from cogs._client import Reverie
-from cogs._desk import Desk, file_limit
+from cogs._desk import Desk
 from cogs._language import Language, language_of, mark
 from cogs._replies import CannotDo, Forgotten
 from cogs._sight import is_foreign, may_see, scope_of
 from engine import pictures
 from engine.album import Album, Lookalike, Relative
-from engine.archives import packed
 from engine.errors import InvalidRequest
-from engine.jobs import COUNT_LIMIT, Job, Request
+from engine.jobs import COUNT_LIMIT, Job
 from engine.worker import Worker, aside
 
 PAGE = 5
@@ -26,12 +26,9 @@ THUMBNAIL_PX = 160
 ALIKE = 10
 """Pictures that are shown as similar."""
 TREE_SHOWN = 20
-"""Relatives in the picture of a family; the text names more."""
+"""Relatives in the picture of a family, those around the one that is asked for; the text names more."""
 INDENT = "\u2003"
 """A wide space: Discord swallows ordinary ones."""
-MOST_ARCHIVES = 20
-MOST_ARCHIVES_ABROAD = 5
-"""Messages that Discord takes of a bot in places that it is not a member of."""
 MOST_DOWNLOADED = 500
 """Results in one download."""
 
@@ -62,9 +59,11 @@ class Browse(commands.Cog):
     @app_commands.choices(whose=[MINE, SERVER])
     async def history(self, interaction: discord.Interaction, whose: str = "mine", words: app_commands.Range[str, 1, 100] = "") -> None:
         """Look through earlier results."""
-        scope_of(interaction, whose)
+        scope = scope_of(interaction, whose)
         await interaction.response.defer(ephemeral=True, thinking=True)
-        number = await self._desk.history.add_draft(interaction.user.id, {"whose": whose, "words": words, "newest": 2**62})
+        # What comes later would move the pages under the reader's eyes.
+        newest = max([job.id for job in await self._album.page(scope, words, most=1)], default=0)
+        number = await self._desk.history.add_draft(interaction.user.id, {"whose": whose, "words": words, "newest": newest})
         await self.show_page(interaction, number, 0)
 
     async def turn(self, interaction: discord.Interaction, number: int, index: int) -> None:
@@ -94,7 +93,7 @@ class Browse(commands.Cog):
         older = cards.button(cards.Act.PAGE, say("Older"), number, page + 1)
         newer.disabled, older.disabled = page == 0, not more
         shows = [cards.button(cards.Act.SHOW, f"#{job.id}", job.id, style=discord.ButtonStyle.primary) for job in jobs]
-        view = cards.buttons(shows, [newer, older]) if jobs and (page or more) else cards.buttons(shows)
+        view = cards.buttons(shows, [newer, older]) if page or more else cards.buttons(shows)
         text = say("Page {page}", page=page + 1) if jobs else say("Nothing found.")
         await interaction.edit_original_response(content=text, embeds=embeds, attachments=files, view=view)
 
@@ -157,10 +156,10 @@ class Browse(commands.Cog):
         """Show what looks like one of a job's pictures.
 
         Raises:
-            Forgotten: no CLIP has looked at that picture, or there is none.
+            Forgotten: no CLIP has looked at that picture, or it is gone.
         """
         known = await self._album.embedding(job, position)
-        if known is None:
+        if known is None or not await self._desk.history.files(job):
             raise Forgotten
         await self.show_alike(interaction, *known, whose, job)
 
@@ -178,7 +177,7 @@ class Browse(commands.Cog):
         sheet = Upload(
             await aside(pictures.contact_sheet, tiles), "similar.png", say("Pictures that look alike, the most alike first"), spoiler=False
         )
-        embed = discord.Embed(title=say("Similar pictures"), description=cards.shorten("\n".join(lines), cards.EMBED_TEXT_LIMIT), colour=cards.COLOUR)
+        embed = discord.Embed(title=say("Similar pictures"), description=cut_lines("\n".join(lines)), colour=cards.COLOUR)
         embed.set_image(url=f"attachment://{sheet.name}")
         shows = [cards.button(cards.Act.SHOW, f"#{one.job.id}", one.job.id) for one in found]
         await interaction.edit_original_response(embed=embed, attachments=[sheet.file()], view=cards.buttons(shows))
@@ -201,22 +200,36 @@ class Browse(commands.Cog):
         await interaction.response.defer(ephemeral=True, thinking=True)
         say = language_of(interaction)
         job = await self._desk.visible(interaction, number)
-        relatives = [one for one in await self._album.family(job) if may_see(interaction, one.job)]
+        relatives = await self.placed([one.job for one in await self._album.family(job) if may_see(interaction, one.job)])
         lines = [INDENT * one.depth + ("└ " if one.depth else "") + await self.line(one.job, say) for one in relatives]
         text = "\n".join(lines) or say("Nothing found.")
         embed = discord.Embed(title=say("Family of #{number}", number=number), description=cut_lines(text), colour=cards.COLOUR)
         files = []
         if relatives:
-            tiles = [await self.relative(one, number) for one in relatives[:TREE_SHOWN]]
+            tiles = [await self.relative(one, number) for one in around(relatives, number)]
             upload = Upload(await aside(pictures.tree, tiles), "family.png", say("A tree of results, each below what it came from"), spoiler=False)
             embed.set_image(url=f"attachment://{upload.name}")
             files.append(upload.file())
         await interaction.edit_original_response(embed=embed, attachments=files)
 
+    async def placed(self, jobs: list[Job]) -> list[Relative]:
+        """Return jobs of a family with the number of those above each that are shown too: what is between may be hidden or gone."""
+        depths: dict[int, int] = {}
+        for job in jobs:
+            above = await self.source_of(job)
+            while above is not None and above.id not in depths:
+                above = await self.source_of(above)
+            depths[job.id] = 0 if above is None else depths[above.id] + 1
+        return [Relative(job, depths[job.id]) for job in jobs]
+
+    async def source_of(self, job: Job) -> Job | None:
+        """Return the job that one goes back to."""
+        source = (await self._desk.history.facts(job)).get("source")
+        return await self._desk.history.find(source) if source is not None else None
+
     async def relative(self, one: Relative, number: int) -> pictures.Tile:
         """Return a job as it stands in a tree."""
-        label = f"#{one.job.id}" + (" *" if one.job.id == number else "")
-        return pictures.Tile(await self._album.thumbnails(one.job), label, one.depth, one.job.origin.spoiler)
+        return pictures.Tile(await self._album.thumbnails(one.job), f"#{one.job.id}", one.depth, one.job.origin.spoiler, one.job.id == number)
 
     # Downloads.
 
@@ -239,57 +252,55 @@ class Browse(commands.Cog):
             await self.send(interaction, [await self._desk.visible(interaction, number)])
             return
         newest = before - 1 if before else 2**62
-        jobs = await self._album.page(scope_of(interaction, "mine"), words, newest=newest, most=MOST_DOWNLOADED)
-        await self.send(interaction, jobs)
+        jobs = await self._album.page(scope_of(interaction, "mine"), words, newest=newest, most=MOST_DOWNLOADED + 1)
+        await self.send(interaction, jobs[:MOST_DOWNLOADED], words, more=len(jobs) > MOST_DOWNLOADED)
 
     async def download_one(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Get the pictures of one card."""
         await interaction.response.defer(ephemeral=True, thinking=True)
         await self.send(interaction, [await self._desk.visible(interaction, number)])
 
-    async def send(self, interaction: discord.Interaction, jobs: list[Job]) -> None:
-        """Send results as ZIP files that the place takes, each when it is ready."""
-        say = language_of(interaction)
-        files: list[tuple[str, Any]] = []
+    async def send(self, interaction: discord.Interaction, jobs: list[Job], words: str = "", more: bool = False) -> None:
+        """Send results as ZIP files, or say that there are none."""
+        parcels, settings = [], []
         for job in jobs:
-            files += await self._desk.history.files(job)
-        if not files:
+            if files := await self._desk.history.files(job):
+                parcels.append(Parcel(job.id, files))
+                settings.append(settings_of(job, await self._desk.history.facts(job), [name for name, _ in files]))
+        if not parcels:
+            say = language_of(interaction)
             await interaction.edit_original_response(content=say("Nothing found."))
             return
-        facts = [settings_of(job.request, job) for job in jobs]
-        await send_archives(interaction, files, facts, f"reverie-{jobs[0].id}", say)
+        await send_archives(interaction, parcels, lambda count: settings[:count], f"reverie-{parcels[0].number}", words=words, more=more)
 
 
-async def send_archives(interaction: discord.Interaction, files: list[tuple[str, Any]], facts: Any, name: str, say: Language) -> None:
-    """Answer with ZIP files of at most the size that the place takes."""
-    most = MOST_ARCHIVES_ABROAD if is_foreign(interaction) else MOST_ARCHIVES
-    archives = packed(files, facts, file_limit(interaction))
-    for part in range(1, most + 1):
-        data = await aside(next, archives, None)
-        if data is None:
-            return
-        upload = Upload(data, f"{name}-{part}.zip", say("Pictures and their settings"), spoiler=False)
-        text = say("Part {part}", part=part)
-        if part == 1:
-            await interaction.edit_original_response(content=text, attachments=[upload.file()])
-        else:
-            await interaction.followup.send(text, file=upload.file(), ephemeral=True)
-    if await aside(next, archives, None) is not None:
-        await interaction.followup.send(say("That is not all. Go on with `/download before:` and the last number that you got."), ephemeral=True)
-
-
-def settings_of(request: Request, job: Job) -> dict[str, Any]:
-    """Return what paints a job again, and who asked for it when."""
+def settings_of(job: Job, facts: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """Return what paints a job's pictures again, one seed for each; the result that they go back to and the very picture, where there is one."""
+    request = job.request
     return {
         "number": job.id,
         "kind": request.kind,
         "prompt": request.prompt,
+        "files": names,
         "seeds": list(request.seeds),
-        "steps": request.steps,
-        "guidance": request.guidance,
+        "model": facts["model"],
+        "steps": facts["used_steps"],
+        "guidance": facts["used_guidance"],
+        "source": facts["source"],
+        "parent": {"number": facts["parent"], "picture": facts["position"] + 1} if facts["parent"] is not None else None,
+        "spoiler": job.origin.spoiler,
         "asked_by": str(job.origin.user_id),
         "asked_at": job.created_at,
     }
+
+
+def around(relatives: list[Relative], number: int) -> list[Relative]:
+    """Return those of a family that fit into a picture, a certain one among them, indented no deeper than they need."""
+    place = next((place for place, one in enumerate(relatives) if one.job.id == number), 0)
+    start = max(0, min(place - TREE_SHOWN // 2, len(relatives) - TREE_SHOWN))
+    shown = relatives[start : start + TREE_SHOWN]
+    shallowest = min(one.depth for one in shown)
+    return [Relative(one.job, one.depth - shallowest) for one in shown]
 
 
 def usual_whose(interaction: discord.Interaction) -> str:

@@ -19,11 +19,14 @@ from engine.gallery import Gallery
 from engine.jobs import Job
 from engine.moderation import Decision, Entry, Moderation, Report
 from engine.preferences import Area
+from engine.queue import Queue
 from engine.worker import aside
 
 REASON_LIMIT = 300
-LOG_PAGE = 15
-BANS_SHOWN = 25
+PAGE = 10
+"""Lines of the log, or people who are banned: a message holds them, however long they are."""
+LOG, BANS = 0, 1
+"""Which list the buttons turn a page of."""
 PICTURE_PX = 512
 """Side of the picture that moderators see."""
 DECIDED = {
@@ -43,6 +46,7 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
         self._desk: Desk = bot.desk
         self._moderation: Moderation = bot.moderation
         self._gallery: Gallery = bot.gallery
+        self._queue: Queue = bot.queue
         self.menu = app_commands.ContextMenu(name="Report", callback=self.ask_why)
         bot.presses |= {
             cards.Act.DISMISS: self.dismiss,
@@ -92,6 +96,7 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
             place, say = self._desk.place(interaction), language_of(interaction)
             if draft is None or "report" not in draft.content or place.guild_id is None:
                 raise Forgotten
+            await self._desk.house.check_person(place)
             job = await self._desk.remembered(draft.content["report"])
             reason = " ".join(str(values(interaction).get("reason") or "").split())[:REASON_LIMIT]
             where = (draft.content["channel"], draft.content["message"])
@@ -107,7 +112,7 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
         """Post a report to the moderators' channel, where there is one."""
         channel = self._bot.get_channel(self._bot.preferences.server(guild_id, "reports") or 0)
         report = await self._moderation.reported(number)
-        if report is None or not isinstance(channel, (discord.TextChannel, discord.Thread)):
+        if report is None or not isinstance(channel, (discord.TextChannel, discord.Thread)) or channel.guild.id != guild_id:
             return
         say = language(self._bot.preferences.server(guild_id, "language") or str(channel.guild.preferred_locale))
         text, files, view = await self.card(report, say)
@@ -176,7 +181,9 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
         await interaction.response.edit_message(content=text, attachments=[], view=None, allowed_mentions=NOBODY)
 
     async def take_down(self, job: Job, report: Report, user_id: int) -> None:
-        """Delete every message that shows a result, and let nobody find it again."""
+        """Delete every message that shows a result, and let nobody find it again; what is not painted yet is called off."""
+        if (unfinished := self._queue.find(job.id)) is not None:
+            await self._queue.cancel(unfinished)
         await self._gallery.doom(job, (report.channel_id, report.message_id))
         await self._bot.remove(job, user_id)
         self._bot.board.touch()
@@ -222,15 +229,19 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
     @app_commands.command()
     async def bans(self, interaction: discord.Interaction) -> None:
         """Show who may not use me in this server."""
+        self.moderator(interaction)
+        await interaction.response.send_message(**await self.bans_page(interaction, 0), ephemeral=True)
+
+    async def bans_page(self, interaction: discord.Interaction, page: int) -> dict[str, Any]:
+        """Return one page of who is banned, the latest first."""
         _, guild_id = self.moderator(interaction)
         say = language_of(interaction)
-        found = await self._moderation.bans(guild_id, BANS_SHOWN)
+        found = (await self._moderation.bans(guild_id, (page + 1) * PAGE + 1))[page * PAGE :]
         lines = [
             f"{f'<@{user_id}>' if user_id else say('somebody')} · <t:{int(created_at)}:R> · {cards.quote(reason, 100)}"
             for user_id, reason, created_at in found
         ]
-        text = cards.shorten("\n".join(lines), cards.CONTENT_LIMIT) or say("Nobody is banned.")
-        await interaction.response.send_message(text, ephemeral=True, allowed_mentions=NOBODY)
+        return listed(lines, say("Nobody is banned."), BANS, page, say)
 
     # The log.
 
@@ -241,19 +252,24 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
         await interaction.response.send_message(**await self.log_page(interaction, 0), ephemeral=True)
 
     async def turn(self, interaction: discord.Interaction, number: int, index: int) -> None:
-        """Turn to another page of the log."""
-        await interaction.response.edit_message(**await self.log_page(interaction, index))
+        """Turn to another page of the log, or of who is banned."""
+        turned = self.bans_page if number == BANS else self.log_page
+        await interaction.response.edit_message(**await turned(interaction, index))
 
     async def log_page(self, interaction: discord.Interaction, page: int) -> dict[str, Any]:
         """Return one page of the log."""
         _, guild_id = self.moderator(interaction)
         say = language_of(interaction)
-        found = await self._moderation.log(guild_id, LOG_PAGE + 1, page * LOG_PAGE)
-        text = "\n".join(line(entry, say) for entry in found[:LOG_PAGE]) or say("Nothing found.")
-        newer, older = cards.button(cards.Act.LOG, say("Newer"), 0, max(page - 1, 0)), cards.button(cards.Act.LOG, say("Older"), 0, page + 1)
-        newer.disabled, older.disabled = page == 0, len(found) <= LOG_PAGE
-        view = cards.buttons([newer, older])
-        return {"content": cards.shorten(text, cards.CONTENT_LIMIT), "view": view, "allowed_mentions": NOBODY}
+        found = await self._moderation.log(guild_id, PAGE + 1, page * PAGE)
+        return listed([line(entry, say) for entry in found], say("Nothing found."), LOG, page, say)
+
+
+def listed(lines: list[str], nothing: str, which: int, page: int, say: Language) -> dict[str, Any]:
+    """Return a page of a list; where there is one line more than it holds, there is an older page."""
+    newer, older = cards.button(cards.Act.LOG, say("Newer"), which, max(page - 1, 0)), cards.button(cards.Act.LOG, say("Older"), which, page + 1)
+    newer.disabled, older.disabled = page == 0, len(lines) <= PAGE
+    text = cards.shorten("\n".join(lines[:PAGE]) or nothing, cards.CONTENT_LIMIT)
+    return {"content": text, "view": cards.buttons([newer, older]), "allowed_mentions": NOBODY}
 
 
 def line(entry: Entry, say: Language) -> str:

@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import discord
 from discord import app_commands
 from discord.ext import commands
 
 from cogs import _cards as cards
+from cogs._archives import Parcel, send_archives
 from cogs._client import Reverie
 from cogs._desk import Desk
 from cogs._language import language_of
-from cogs.history import send_archives
 from engine.queue import Queue
 from engine.rights import Erased, Rights
 
@@ -31,6 +34,10 @@ class MyData(commands.GroupCog, group_name="mydata", group_description="Everythi
         self._queue: Queue = bot.queue
         self._rights: Rights = bot.rights
         self._expiring: asyncio.Task[None] | None = None
+        # Two that erase the same would each take the words of a prompt out of the index.
+        self._erasing = asyncio.Lock()
+        self._leaving: set[int] = set()
+        """Who is being erased just now."""
         bot.presses[cards.Act.ERASE] = self.erase
 
     async def cog_load(self) -> None:
@@ -48,7 +55,7 @@ class MyData(commands.GroupCog, group_name="mydata", group_description="Everythi
         """Get everything I know of you as ZIP files."""
         await interaction.response.defer(ephemeral=True, thinking=True)
         facts, files = await self._rights.export(interaction.user.id)
-        await send_archives(interaction, files, facts, "mydata", language_of(interaction))
+        await send_archives(interaction, parcels(facts, files), lambda count: facts, "mydata")
 
     @app_commands.command()
     async def delete(self, interaction: discord.Interaction) -> None:
@@ -65,28 +72,45 @@ class MyData(commands.GroupCog, group_name="mydata", group_description="Everythi
         """Erase everything of whoever pressed the button."""
         await interaction.response.defer()
         say, user_id = language_of(interaction), interaction.user.id
-        await self.call_off(user_id)
-        self._bot.preferences.forget_user(user_id)
-        erased = await self._rights.erase_user(user_id)
-        await self.forget(erased)
+        if user_id in self._leaving:
+            return
+        self._leaving.add(user_id)
+        try:
+            erased = await self.erase_user(user_id)
+        finally:
+            self._leaving.discard(user_id)
         log.info("everything of a person was erased: %d jobs", erased.jobs)
         text = say("Erased: {jobs} results, and everything else of yours.", jobs=erased.jobs)
         await interaction.edit_original_response(content=text, view=None)
 
-    async def call_off(self, user_id: int) -> None:
-        """End every job of a person, and wait until each has ended."""
-        mine = [job for job in self._queue.unfinished if job.origin.user_id == user_id]
-        for job in mine:
-            await self._queue.cancel(job)
-        async with asyncio.timeout(ENDING_S):
-            for job in mine:
-                while self._queue.find(job.id) is not None:
-                    await job.change()
+    async def erase_user(self, user_id: int) -> Erased:
+        """Erase everything of a person, from memory too."""
+        await self.call_off(user_id)
+        async with self._erasing:
+            known, _ = await self._rights.export(user_id)
+            self._bot.preferences.forget_user(user_id)
+            erased = await self._rights.erase_user(user_id)
+        # What they had given stars to has fewer of them.
+        await self.forget(erased, [star["picture"] for star in known["stars"]])
+        return erased
 
-    async def forget(self, erased: Erased) -> None:
-        """Let nothing in memory know what was erased, and delete the messages that showed it."""
+    async def call_off(self, user_id: int) -> None:
+        """End every job of a person, and wait until each has ended and nobody tells of it any longer."""
+        async with asyncio.timeout(ENDING_S):
+            while mine := [job for job in self._queue.unfinished if job.origin.user_id == user_id]:
+                told = [task for task in asyncio.all_tasks() if task.get_name() in {f"job {job.id}" for job in mine}]
+                for job in mine:
+                    await self._queue.cancel(job)
+                for job in mine:
+                    while self._queue.find(job.id) is not None:
+                        await job.change()
+                # Who cannot change a message that is deleted meanwhile posts another one.
+                await asyncio.gather(*map(asyncio.shield, told), return_exceptions=True)
+
+    async def forget(self, erased: Erased, changed: Sequence[int] = ()) -> None:
+        """Let nothing in memory know what was erased, delete the messages that showed it, and look at what else `changed` in the gallery."""
         await self._bot.album.forget(erased.pictures)
-        self._bot.board.touch()
+        self._bot.board.touch(*changed)
 
     # Retention.
 
@@ -94,15 +118,31 @@ class MyData(commands.GroupCog, group_name="mydata", group_description="Everythi
         """Forget, every hour, what servers do not want to be kept any longer."""
         await self._bot.wait_until_ready()
         while True:
-            for guild_id, days in self._bot.preferences.servers_with("retention_days").items():
-                try:
-                    erased = await self._rights.expire(guild_id, days)
-                    await self.forget(erased)
-                    if erased.jobs:
-                        log.info("%d jobs of a server are older than %d days and forgotten", erased.jobs, days)
-                except Exception:
-                    log.exception("old jobs of a server cannot be forgotten")
+            await self.expire_once()
             await asyncio.sleep(EXPIRE_EVERY_S)
+
+    async def expire_once(self) -> None:
+        """Forget what servers do not want to be kept any longer; where one server's cannot be forgotten, the others' are all the same."""
+        for guild_id, days in self._bot.preferences.servers_with("retention_days").items():
+            try:
+                async with self._erasing:
+                    erased = await self._rights.expire(guild_id, days)
+                await self.forget(erased)
+                if erased.jobs:
+                    log.info("%d jobs of a server are older than %d days and forgotten", erased.jobs, days)
+            except Exception:
+                log.exception("old jobs of a server cannot be forgotten")
+
+
+def parcels(facts: dict[str, Any], files: Sequence[tuple[str, Path | bytes]]) -> list[Parcel]:
+    """Put the files of an export in order: first what only an export holds, then results as `/download` goes on with them, the latest first."""
+    kept = {job["id"] for job in facts["jobs"] if job["seconds"] is not None and job["removed_by"] is None and not job["withheld"]}
+    numbers = {picture["path"]: picture["job"] for picture in facts["pictures"] if picture["job"] in kept}
+    of_job: dict[int, list[tuple[str, Path | bytes]]] = {}
+    for name, data in files:
+        of_job.setdefault(numbers.get(name, 0), []).append((name, data))
+    first = Parcel(0, of_job.pop(0, []))
+    return [first, *(Parcel(number, of_job[number]) for number in sorted(of_job, reverse=True))]
 
 
 async def setup(bot: Reverie) -> None:

@@ -9,9 +9,10 @@ from discord.ext import commands
 
 from cogs._client import Reverie
 from cogs._desk import Desk, Shown, origin_of_message, uploaded_picture
+from cogs._house import place_of_message
 from cogs._language import Language, language, mark
 from cogs._replies import FAILURES, Forgotten, Hidden, NoPicture, known, sentence
-from cogs.card import rerolled, reworded, single
+from cogs.card import note_single, rerolled, reworded, single
 from cogs.variations import variation_of
 from engine.jobs import PROMPT_LIMIT, SEED_LIMIT, Kind, Request
 
@@ -89,10 +90,10 @@ class Replies(commands.Cog):
         if picked and int(picked["number"]) <= job.request.count:
             index = int(picked["number"]) - 1
             if picked["act"].lower() == "u":
-                file, text, view = await single(
-                    job, await desk.painted(job), index, self.say_to(message), desk.model.kinds, origin_of_message(message, spoiler).file_limit
-                )
-                await message.reply(text, file=file, view=view, mention_author=False, suppress_embeds=True)
+                limit_bytes = origin_of_message(message, spoiler).file_limit
+                file, text, view = await single(desk, job, index, place_of_message(message), self.say_to(message), limit_bytes)
+                answer = await message.reply(text, file=file, view=view, mention_author=False, suppress_embeds=True)
+                await note_single(desk, self._bot.gallery, job, index, message.channel.id, answer.id)
             else:
                 parent = await desk.history.picture_id(job, index)
                 await desk.accept_message(message, await variation_of(desk, job, index), spoiler=spoiler, parent=parent)

@@ -15,6 +15,7 @@ from cogs._forms import open_form, sent_about, values
 from cogs._house import Place
 from cogs._language import Language, language_of, mark
 from cogs._replies import Forgotten, refuse
+from engine.errors import InvalidRequest
 from engine.preferences import SETTINGS, Area, Form, Level, Preferences, Setting
 
 NAMES = {
@@ -147,10 +148,13 @@ class Panel(commands.Cog):
         """Show another level, or ask for the value of a setting.
 
         Raises:
+            Forgotten: there is no such level or setting here.
             MayNot: it is not for this person to change.
         """
         place, say = self._desk.place(interaction), language_of(interaction)
         if chosen in set(Level):
+            if chosen != Level.USER and place.guild_id is None:
+                raise Forgotten
             await interaction.response.edit_message(**self.panel(place, Level(chosen), say))
             return
         setting = self.allowed(place, level, chosen)
@@ -193,8 +197,10 @@ class Panel(commands.Cog):
             written = values(interaction).get("value")
             if setting.form in (Form.CHOICE, Form.CHANNEL) and isinstance(written, list):
                 written = written[0] if written else None
-            if written == NONE or (setting.name == "model" and written not in self.models):
+            if setting.form is Form.CHOICE and (written == NONE or (setting.name == "model" and written not in self.models)):
                 written = None
+            if setting.form is Form.CHANNEL and written is not None:
+                check_channel(interaction, written)
             value = await self._preferences.choose(level, subject_of(place, level), setting.name, written)
             if level is not Level.USER and place.guild_id is not None:
                 await self._bot.moderation.note(place.guild_id, interaction.user.id, f"set {setting.name}", None, level=level, value=value)
@@ -206,6 +212,17 @@ class Panel(commands.Cog):
                 await interaction.response.send_message(**self.panel(place, level, language_of(interaction)), ephemeral=True)
         except Exception as error:
             await refuse(interaction, error)
+
+
+def check_channel(interaction: discord.Interaction, written: Any) -> None:
+    """Make sure that a channel is one of this server.
+
+    Raises:
+        InvalidRequest: it is not.
+    """
+    number = str(written)
+    if interaction.guild is None or not number.isdecimal() or interaction.guild.get_channel_or_thread(int(number)) is None:
+        raise InvalidRequest("value", "be one channel")
 
 
 def area_of(setting: Setting, level: Level) -> Area:
@@ -229,7 +246,7 @@ def shown(setting: Setting, value: Any, say: Language) -> str:
             # Nobody is to read them who only looks.
             return say("{count} entries", count=len(value))
         case Form.CHOICE:
-            return choice_name(setting, value, say)
+            return discord.utils.escape_markdown(choice_name(setting, value, say))
         case _:
             return f"{value:g}"
 
@@ -240,7 +257,8 @@ def choice_name(setting: Setting, value: str, say: Language) -> str:
         return LANGUAGE_NAMES[value]
     if setting.name == "concept_policy":
         return say(POLICIES[value])
-    return say(CHOICES[value]) if value in CHOICES else discord.utils.escape_markdown(value)
+    # A model's name is its own, whatever word it is.
+    return say(CHOICES[value]) if setting.choices and value in CHOICES else value
 
 
 def hint(setting: Setting, say: Language) -> str | None:

@@ -15,10 +15,12 @@ from engine.worker import aside
 
 T = TypeVar("T")
 
-WORD = re.compile(r"\w+")
+WORD = re.compile(r"(?:[^\W_][\u0300-\u036f]*)+")
+"""A word and the marks on its letters. SQLite takes an underscore for a space."""
 FAMILY_LIMIT = 60
 """Jobs of a family that are told of."""
-LOADED_AT_ONCE = 50_000
+LOADED_AT_ONCE = 5000
+"""Other questions wait for so many signatures to be read at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +92,22 @@ class Album:
 
     async def family(self, job: Job) -> list[Relative]:
         """Return what a job goes back to and everything that goes back to that, each after what it goes back to; at most FAMILY_LIMIT jobs."""
+        # Sources are older: whatever the rows say, no line runs in a circle.
         [oldest] = await self._database.rows(
             """
-            WITH RECURSIVE line (id, source, height) AS (
-                SELECT id, source, 0 FROM job WHERE id = ?
-                UNION SELECT job.id, job.source, height + 1 FROM job JOIN line ON job.id = line.source
-            )
-            SELECT id FROM line ORDER BY height DESC LIMIT 1
+            WITH RECURSIVE line (id) AS (SELECT ? UNION ALL SELECT job.source FROM job JOIN line ON job.id = line.id WHERE job.source < job.id)
+            SELECT min(id) AS id FROM line
             """,
             job.id,
         )
+        # Deepest first is one branch after another; without a limit, SQLite would leave out that order.
         rows = await self._database.rows(
             """
             WITH RECURSIVE tree (id, depth) AS (
-                SELECT ?, 0 UNION ALL SELECT job.id, depth + 1 FROM job JOIN tree ON job.source = tree.id WHERE depth < 1000 ORDER BY 2 DESC, 1
+                SELECT ?, 0 UNION ALL SELECT job.id, depth + 1 FROM job JOIN tree ON job.source = tree.id WHERE job.id > tree.id
+                ORDER BY 2 DESC, 1 LIMIT -1
             )
-            SELECT tree.id, tree.depth FROM tree JOIN job ON job.id = tree.id
+            SELECT tree.id, tree.depth FROM tree CROSS JOIN job ON job.id = tree.id
             WHERE seconds IS NOT NULL AND removed_by IS NULL AND withheld = 0 LIMIT ?
             """,
             oldest["id"],
@@ -131,13 +133,18 @@ class Album:
     async def lookalikes(self, space: str, embedding: bytes, scope: Scope, most: int, *, without: Job | None = None) -> list[Lookalike]:
         """Return the pictures of a scope that are most alike to an embedding, one of each job, the most alike first."""
         bits = await aside(signature, embedding)
-        near = await self._search(space, lambda index: index.nearest(bits, user_id=scope.user_id, guild_id=scope.guild_id, adult=scope.adult))
+
+        def nearest(index: Index) -> list[int]:
+            return index.nearest(bits, user_id=scope.user_id, guild_id=scope.guild_id, channels=scope.channels, adult=scope.adult)
+
+        near = await self._search(space, nearest)
         marks = ", ".join("?" * len(near))
         wheres, values = conditions(scope)
+        # A CROSS JOIN is done in this order; SQLite would go through all jobs of a server.
         rows = await self._database.rows(
             f"""
             SELECT picture.id, picture.job, picture.position, embedding.vector FROM picture
-            JOIN embedding ON embedding.picture = picture.id JOIN job ON job.id = picture.job
+            CROSS JOIN embedding ON embedding.picture = picture.id CROSS JOIN job ON job.id = picture.job
             WHERE picture.id IN ({marks}) AND embedding.space = ? AND {" AND ".join(wheres)}
             """,
             *near,
@@ -161,7 +168,7 @@ class Album:
                 index = Index()
                 newest = 0
                 while rows := await self._entries(space, newest):
-                    await aside(index.add, [entry_of(row) for row in rows])
+                    await aside(index.add, map(entry_of, rows))
                     newest = rows[-1]["picture"]
                 self._indexes[space] = index
             return await aside(function, index)
@@ -169,7 +176,7 @@ class Album:
     async def _entries(self, space: str, after: int) -> list[Row]:
         return await self._database.rows(
             """
-            SELECT signature.picture, bits, job.user_id, job.guild_id, job.is_adult FROM signature
+            SELECT signature.picture, bits, job.user_id, job.guild_id, job.channel_id, job.is_adult FROM signature
             JOIN picture ON picture.id = signature.picture JOIN job ON job.id = picture.job
             WHERE signature.picture > ? AND signature.space = ? AND removed_by IS NULL AND withheld = 0 ORDER BY signature.picture LIMIT ?
             """,
@@ -187,7 +194,8 @@ class Album:
             for row in rows:
                 if (index := self._indexes.get(row["space"])) is not None:
                     origin = job.origin
-                    index.add([Entry(row["picture"], row["bits"], origin.user_id, origin.guild_id or 0, origin.is_adult)])
+                    entry = Entry(row["picture"], row["bits"], origin.user_id, origin.guild_id or 0, origin.channel_id, origin.is_adult)
+                    await aside(index.add, [entry])
 
     async def forget(self, pictures: Sequence[int]) -> None:
         """Let pictures no longer be found by likeness."""
@@ -198,7 +206,7 @@ class Album:
 
 def entry_of(row: Row) -> Entry:
     """Return a row of the index."""
-    return Entry(row["picture"], row["bits"], row["user_id"], row["guild_id"] or 0, bool(row["is_adult"]))
+    return Entry(row["picture"], row["bits"], row["user_id"], row["guild_id"] or 0, row["channel_id"], bool(row["is_adult"]))
 
 
 def conditions(scope: Scope) -> tuple[list[str], list[object]]:
@@ -209,7 +217,8 @@ def conditions(scope: Scope) -> tuple[list[str], list[object]]:
         wheres.append("job.user_id = ?")
         values.append(scope.user_id)
     if scope.guild_id is not None:
-        wheres.append("job.guild_id = ?")
+        # A plus keeps SQLite from going through a server's jobs in search of a person's.
+        wheres.append("job.guild_id = ?" if scope.user_id is None else "+job.guild_id = ?")
         values.append(scope.guild_id)
     if scope.channels is not None:
         wheres.append("job.channel_id IN (SELECT value FROM json_each(?))")
@@ -225,8 +234,7 @@ def matching(scope: Scope, words: str) -> str | None:
     if not found:
         return None
     # What a word may hold has no meaning in quotes.
-    prompts = " AND ".join(f'"{word}"' for word in found[:-1])
-    whole = f"{prompts} AND " if prompts else ""
-    people = owners(scope.user_id or 0, scope.guild_id).split()
-    whose = people[0] if scope.user_id is not None else people[1]
-    return f'owner : "{whose}" AND prompt : ({whole}"{found[-1]}" *)'
+    prompts = " AND ".join([*(f'"{word}"' for word in found[:-1]), f'"{found[-1]}" *'])
+    person, server = owners(scope.user_id or 0, scope.guild_id).split()
+    whose = person if scope.user_id is not None else server
+    return f'owner : "{whose}" AND prompt : ({prompts})'

@@ -11,7 +11,8 @@ import numpy as np
 from engine.similar import vector_of
 
 STRICTNESS = {"low": 2.5, "middle": 2.0, "high": 1.5}
-"""Standard deviations from which on a picture shows a concept. With the bundled model's pictures, 2 finds 97 % and is wrong in 0.2 %."""
+"""Standard deviations from which on a picture shows a concept. Of the bundled model's 32 objects, low finds 68 %, middle 96 % and high 99 %; of what
+shows something else, each is wrong in 0.0 %, 0.2 % and 2.1 % (python -m tests.benchmarks.concepts)."""
 
 
 def shown(picture: bytes, concepts: Mapping[str, bytes], everyday: Sequence[bytes], threshold: float) -> list[str]:

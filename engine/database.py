@@ -7,12 +7,13 @@ import io
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import aiosqlite
 
-from engine.errors import Misconfigured
+from engine.errors import InUse, Misconfigured
 
 Row = sqlite3.Row
 
@@ -270,7 +271,8 @@ def take_lock(folder: Path) -> io.TextIOWrapper:
     """Claim a folder for this process; the claim ends with the process, however it ends.
 
     Raises:
-        Misconfigured: the folder cannot be written, or another process has claimed it.
+        InUse: another process has claimed it.
+        Misconfigured: the folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -281,7 +283,7 @@ def take_lock(folder: Path) -> io.TextIOWrapper:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         lock.close()
-        raise Misconfigured(f"Another Reverie is running on {folder}. Stop it, or set another 'data' in the settings.") from None
+        raise InUse(f"Another Reverie is running on {folder}. Stop it, or set another 'data' in the settings.") from None
     except OSError as error:
         lock.close()
         raise Misconfigured(
@@ -343,8 +345,7 @@ async def migrate(database: aiosqlite.Connection, path: Path, migrations: tuple[
     """
     [row] = await database.execute_fetchall("PRAGMA user_version")
     version = int(row[0])
-    if version > len(migrations):
-        raise Misconfigured(f"{path} was written by a newer Reverie (schema {version}, known {len(migrations)}). Update, or set another 'data'.")
+    check_version(version, path, len(migrations))
     # For the migration that fills the index of words.
     await database.create_function("searchable", 1, searchable, deterministic=True)
     await database.create_function("owners", 2, owners, deterministic=True)
@@ -355,3 +356,47 @@ async def migrate(database: aiosqlite.Connection, path: Path, migrations: tuple[
             await database.rollback()
             raise
     return len(migrations) - version
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is found in a folder: whether a bot runs on it, and of its database the schema, 0 where there is none, and the texts under their keys."""
+
+    is_in_use: bool
+    schema: int
+    memory: Mapping[str, str]
+
+
+def examine(folder: Path) -> Findings:
+    """Look at a folder and its database without changing what is in them, also while a bot runs on it; not for the event loop.
+
+    Raises:
+        Misconfigured: the folder cannot be written, or the database is damaged or of a newer Reverie.
+    """
+    try:
+        take_lock(folder).close()
+        is_in_use = False
+    except InUse:
+        is_in_use = True
+    path = folder / NAME
+    if not path.exists():
+        return Findings(is_in_use, 0, {})
+    with plain_errors(path), contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        [(finding,)] = database.execute("PRAGMA quick_check(1)")
+        if finding != "ok":
+            raise sqlite3.DatabaseError(" ".join(str(finding).split()))
+        [(version,)] = database.execute("PRAGMA user_version")
+        check_version(version, path)
+        # The second migration is the one that makes it.
+        memory = dict(database.execute("SELECT key, value FROM memory")) if version >= 2 else {}
+    return Findings(is_in_use, version, memory)
+
+
+def check_version(version: int, path: Path, known: int = len(MIGRATIONS)) -> None:
+    """Make sure that this code knows the schema of a database.
+
+    Raises:
+        Misconfigured: it has seen more migrations than this code knows.
+    """
+    if version > known:
+        raise Misconfigured(f"{path} was written by a newer Reverie (schema {version}, known {known}). Update, or set another 'data'.")

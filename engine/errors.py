@@ -7,6 +7,7 @@ EngineError
 │   └── TooManyJobs       this person has enough jobs waiting
 ├── Repeated          an event that was answered before; nobody is told
 ├── Misconfigured     the operator can mend it: one sentence that names the thing and the remedy
+│   └── InUse             another bot runs on the data folder
 ├── Cancelled         somebody asked for the job to stop; no fault at all
 └── Broken            our fault: logged with its traceback, shown as a reference
 """
@@ -56,6 +57,10 @@ class Repeated(EngineError):
 
 class Misconfigured(EngineError):
     """The operator can mend it; the message is one sentence that names the thing and the remedy."""
+
+
+class InUse(Misconfigured):
+    """Another bot runs on the data folder."""
 
 
 class Cancelled(EngineError):

@@ -75,19 +75,52 @@ def fetch(file: File, folder: Path) -> Path:
         if not path.is_file():
             raise Misconfigured(f"{path} is missing. Check the path in the model config, or restore the file.")
         return path
+    name, cache, found = places_of(file, folder)
+    try:
+        if found:
+            return from_hub(found["repository"], found["revision"], found["name"], cache, name)
+        return from_address(file.path, target_of(file, cache, name), file.checksum_file_path, folder)
+    except OSError as error:
+        raise Misconfigured(f"{file.path} cannot be kept on this machine: {error.strerror or error}. See that the disk has room.") from None
+
+
+def kept(file: File, folder: Path) -> Path | None:
+    """Return where a file lies on this machine, unverified; None where it is still to be fetched. `folder` is that of the model config.
+
+    Raises:
+        Misconfigured: it should be on this machine and is missing, or its address is none.
+    """
+    if file.load_type == "local":
+        return fetch(file, folder)
+    name, cache, found = places_of(file, folder)
+    if found:
+        from huggingface_hub import try_to_load_from_cache
+
+        if cache is not None and (cache / name).is_file():
+            return cache / name
+        path = try_to_load_from_cache(found["repository"], found["name"], cache_dir=cache and cache / "hub", revision=found["revision"])
+        return Path(path) if isinstance(path, str) else None
+    target = target_of(file, cache, name)
+    return target if target.is_file() else None
+
+
+def places_of(file: File, folder: Path) -> tuple[str, Path | None, re.Match[str] | None]:
+    """Return what a file from an address is called here, the folder that its config wants it kept in, and where it is on the Hub if it is there.
+
+    Raises:
+        Misconfigured: it is no address, or the name is none of a file.
+    """
     address = urllib.parse.urlsplit(file.path)
     if address.scheme not in ("http", "https") or not address.hostname:
         raise Misconfigured(f"'{file.path:.200}' is no address that a file can be fetched from: it must begin with https:// or http://.")
     name = file_name(file.filename_override or urllib.parse.unquote(address.path.rsplit("/", 1)[-1]), file.path)
     cache = None if file.cache_dir is None else folder / Path(file.cache_dir).expanduser()
-    try:
-        found = HUB_PATH.match(urllib.parse.unquote(address.path))
-        if found and is_hub(address):
-            return from_hub(found["repository"], found["revision"], found["name"], cache, name)
-        target = (cache or Path.home() / ".cache" / "reverie" / hashlib.sha256(file.path.encode()).hexdigest()[:16]) / name
-        return from_address(file.path, target, file.checksum_file_path, folder)
-    except OSError as error:
-        raise Misconfigured(f"{file.path} cannot be kept on this machine: {error.strerror or error}. See that the disk has room.") from None
+    return name, cache, HUB_PATH.match(urllib.parse.unquote(address.path)) if is_hub(address) else None
+
+
+def target_of(file: File, cache: Path | None, name: str) -> Path:
+    """Return where a file is kept that does not come from the Hub."""
+    return (cache or Path.home() / ".cache" / "reverie" / hashlib.sha256(file.path.encode()).hexdigest()[:16]) / name
 
 
 def file_name(name: str, address: str) -> str:

@@ -31,7 +31,10 @@ VISIBLE = "job.removed_by IS NULL AND job.withheld = 0"
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A picture that its creator shares in a server. `message_id` is its entry in the gallery, in `channel_id`, where there is one."""
+    """A picture that its creator shares in a server. `message_id` is its entry in the gallery, in `channel_id`, where there is one.
+
+    With a channel alone, an entry was being posted there, and may have been.
+    """
 
     picture: int
     job: int
@@ -116,6 +119,10 @@ class Gallery:
         return bool(await self._database.rows(f"SELECT 1 FROM job WHERE id = ? AND {VISIBLE}", share.job))
 
     # Entries.
+
+    async def posting(self, picture: int, channel_id: int) -> None:
+        """Remember that an entry is being posted: should its id never be noted, it is to be looked for there."""
+        await self._database.change("UPDATE share SET channel_id = ? WHERE picture = ?", channel_id, picture)
 
     async def posted(self, picture: int, channel_id: int, message_id: int) -> None:
         """Remember a picture's entry in the gallery; where it is shared no longer, the entry is to be taken away."""

@@ -174,6 +174,15 @@ class History:
         rows = await self._rows("SELECT parent FROM job WHERE id = ?", job.id)
         return rows[0]["parent"] if rows else None
 
+    async def facts(self, job: Job) -> dict[str, Any]:
+        """Return what a job was painted with, and what it goes back to: the job, and which picture of which job; None where that is not known."""
+        query = """
+            SELECT job.model, used_steps, used_guidance, source, picture.job AS parent, picture.position FROM job
+            LEFT JOIN picture ON picture.id = job.parent WHERE job.id = ?
+        """
+        rows = await self._rows(query, job.id)
+        return dict(rows[0]) if rows else {}
+
     async def untold(self, user_id: int) -> list[int]:
         """Return the ids of a person's jobs that are painted but could be posted nowhere, as far as the person doesn't know yet."""
         rows = await self._rows("SELECT id FROM job WHERE user_id = ? AND state = ? AND result_id IS NULL ORDER BY id", user_id, State.KEPT)

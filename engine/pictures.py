@@ -5,7 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps, PngImagePlugin, WebPImagePlugin  # noqa: F401  # Pillow saves formats only whose modules have been imported.
+from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, WebPImagePlugin  # noqa: F401  # Pillow saves formats only whose modules have been imported.
 
 TILE_PX = 256
 """Side of a picture in a grid at least: the bundled model's 64 pixels would be a stamp on anybody's screen."""
@@ -14,9 +14,13 @@ WEBP_EFFORT = 50
 JPEG_QUALITIES = (92, 85, 75, 60)
 """Tried from the best down; below 60 a smaller picture looks better than a worse one."""
 SMALLEST_PX = 16
-SHEET_TILE_PX, SHEET_COLUMNS, TREE_TILE_PX, TREE_LABEL_PX, LABEL_PX, GAP_PX = 192, 5, 72, 240, 24, 8
-GROUND, INK, LINE = (43, 45, 49), (219, 222, 225), (128, 132, 142)
-"""Colours of sheets: those of Discord's dark theme, on which they look like a part of it."""
+SHEET_TILE_PX, SHEET_COLUMNS, TREE_TILE_PX, TREE_LABEL_PX, LABEL_PX, GAP_PX = 192, 5, 72, 200, 24, 8
+SEAM_PX, LINE_PX, FRAME_PX = 2, 2, 3
+GROUND, INK, LINE, ACCENT = (43, 45, 49), (219, 222, 225), (128, 132, 142), (124, 92, 252)
+"""Colours of sheets: those of Discord's dark theme, on which they look like a part of it, and that of cards."""
+VEIL_COLOURS = 3
+"""Colours in a row, and in a column, that a veil lets through: of nine nobody guesses what is behind."""
+VEIL_DARKNESS = 0.5
 
 
 def encode(picture: Image.Image) -> bytes:
@@ -51,30 +55,49 @@ def grid(pictures: Sequence[bytes], tile_px: int = TILE_PX) -> bytes:
 
 
 def thumbnail(pictures: Sequence[bytes], side_px: int, veiled: bool = False) -> Image.Image:
-    """Return pictures as a grid of `side_px` at most, a blank where there are none; `veiled` ones are blurred beyond recognition."""
+    """Return pictures as a grid of `side_px` at most, an empty frame where there are none; `veiled` ones are beyond recognition."""
     if not pictures:
-        return Image.new("RGB", (side_px, side_px), GROUND)
+        empty = Image.new("RGB", (side_px, side_px), GROUND)
+        ImageDraw.Draw(empty).rectangle((0, 0, side_px - 1, side_px - 1), outline=LINE, width=LINE_PX)
+        return empty
     columns, rows = shape(len(pictures))
-    tile_px = side_px // max(columns, rows)
-    sheet = Image.new("RGB", (columns * tile_px, rows * tile_px), GROUND)
+    step_px = side_px // max(columns, rows)
+    # Without a seam, pictures with the same background would run into each other.
+    tile_px = step_px - (SEAM_PX if len(pictures) > 1 else 0)
+    sheet = Image.new("RGB", (columns * step_px, rows * step_px), GROUND)
     for index, data in enumerate(pictures):
         with Image.open(io.BytesIO(data)) as picture:
             # JPEGs are decoded no larger than they are needed.
             picture.draft("RGB", (tile_px, tile_px))
             tile = ImageOps.contain(picture.convert("RGB"), (tile_px, tile_px), Image.Resampling.BICUBIC)
-        left, top = (tile_px - tile.width) // 2, (tile_px - tile.height) // 2
-        sheet.paste(tile, (index % columns * tile_px + left, index // columns * tile_px + top))
-    return sheet.filter(ImageFilter.GaussianBlur(side_px / 6)) if veiled else sheet
+        left, top = (step_px - tile.width) // 2, (step_px - tile.height) // 2
+        sheet.paste(tile, (index % columns * step_px + left, index // columns * step_px + top))
+    return veil(sheet) if veiled else sheet
+
+
+def veil(picture: Image.Image) -> Image.Image:
+    """Return nothing but the rough colours of a picture, darkened, under an eye that is crossed out."""
+    few = picture.resize((VEIL_COLOURS, VEIL_COLOURS), Image.Resampling.BOX).resize(picture.size, Image.Resampling.BICUBIC)
+    veiled = Image.blend(few, Image.new("RGB", picture.size, GROUND), VEIL_DARKNESS)
+    draw = ImageDraw.Draw(veiled)
+    (x, y), unit = (veiled.width / 2, veiled.height / 2), min(max(veiled.size) / 16, min(veiled.size) / 7)
+    width = max(round(unit / 2), 1)
+    draw.arc((x - 3 * unit, y - 1.5 * unit, x + 3 * unit, y + 3 * unit), 195, 345, INK, width)
+    draw.arc((x - 3 * unit, y - 3 * unit, x + 3 * unit, y + 1.5 * unit), 15, 165, INK, width)
+    draw.circle((x, y), unit * 0.8, INK)
+    draw.line((x - 2.5 * unit, y + 2.5 * unit, x + 2.5 * unit, y - 2.5 * unit), INK, width)
+    return veiled
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One of several pictures on a sheet: an earlier result, a short text, and how deep it is indented."""
+    """One of several pictures on a sheet: an earlier result, a short text, how deep it is indented, and whether it is framed."""
 
     pictures: Sequence[bytes]
     label: str
     depth: int = 0
     veiled: bool = False
+    framed: bool = False
 
 
 def contact_sheet(tiles: Sequence[Tile]) -> bytes:
@@ -91,25 +114,36 @@ def tree(tiles: Sequence[Tile]) -> bytes:
     """Lay results out below each other, each indented below what it goes back to and joined to it by a line, as PNG."""
     row, indent = TREE_TILE_PX + GAP_PX, TREE_TILE_PX // 2 + GAP_PX
     deepest = max(tile.depth for tile in tiles)
-    sheet = Image.new("RGB", (deepest * indent + TREE_TILE_PX + TREE_LABEL_PX, len(tiles) * row + GAP_PX), GROUND)
+    sheet = Image.new("RGB", (GAP_PX + deepest * indent + TREE_TILE_PX + TREE_LABEL_PX, len(tiles) * row + GAP_PX), GROUND)
     draw = ImageDraw.Draw(sheet)
+    # All lines first: what goes across a picture is behind it.
     for index, tile in enumerate(tiles):
-        left, top = GAP_PX + tile.depth * indent, GAP_PX + index * row
         above = next((other for other in range(index - 1, -1, -1) if tiles[other].depth < tile.depth), None)
         if above is not None:
             trunk = GAP_PX + tiles[above].depth * indent + TREE_TILE_PX // 4
-            middle = top + TREE_TILE_PX // 2
-            draw.line([(trunk, GAP_PX + above * row + TREE_TILE_PX), (trunk, middle), (left, middle)], LINE, 2)
-        sheet.paste(thumbnail(tile.pictures, TREE_TILE_PX, tile.veiled), (left, top))
+            middle = GAP_PX + index * row + TREE_TILE_PX // 2
+            draw.line([(trunk, GAP_PX + above * row + TREE_TILE_PX // 2), (trunk, middle), (GAP_PX + tile.depth * indent, middle)], LINE, LINE_PX)
+    for index, tile in enumerate(tiles):
+        left, top = GAP_PX + tile.depth * indent, GAP_PX + index * row
+        put(sheet, tile, left, top, TREE_TILE_PX)
         draw.text((left + TREE_TILE_PX + GAP_PX, top + TREE_TILE_PX // 2), tile.label, INK, font(), anchor="lm")
     return encode(sheet)
 
 
 def place(sheet: Image.Image, tile: Tile, left: int, top: int, side_px: int) -> None:
-    """Put a result and its label onto a sheet."""
-    small = thumbnail(tile.pictures, side_px, tile.veiled)
-    sheet.paste(small, (left + (side_px - small.width) // 2, top + (side_px - small.height) // 2))
+    """Put a result and its label below it onto a sheet."""
+    put(sheet, tile, left, top, side_px)
     ImageDraw.Draw(sheet).text((left + side_px // 2, top + side_px + LABEL_PX // 2), tile.label, INK, font(), anchor="mm")
+
+
+def put(sheet: Image.Image, tile: Tile, left: int, top: int, side_px: int) -> None:
+    """Put a result into the middle of its place on a sheet."""
+    small = thumbnail(tile.pictures, side_px, tile.veiled)
+    x, y = left + (side_px - small.width) // 2, top + (side_px - small.height) // 2
+    sheet.paste(small, (x, y))
+    if tile.framed:
+        draw = ImageDraw.Draw(sheet)
+        draw.rectangle((x - FRAME_PX, y - FRAME_PX, x + small.width + FRAME_PX - 1, y + small.height + FRAME_PX - 1), outline=ACCENT, width=FRAME_PX)
 
 
 @functools.cache

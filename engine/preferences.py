@@ -88,9 +88,11 @@ def number(least: float, most: float, whole: bool = True) -> Callable[[Any], Any
             value = float(text)
         except ValueError:
             raise InvalidRequest("value", "be a number, not {value}", value=text[:20] or "-") from None
-        if not math.isfinite(value) or not least <= value <= most or (whole and value != int(value)):
-            kind = "be a whole number from {least:g} to {most:g}" if whole else "be a number from {least:g} to {most:g}"
-            raise InvalidRequest("value", kind, least=least, most=most)
+        fits = math.isfinite(value) and least <= value <= most
+        if whole and not (fits and value == int(value)):
+            raise InvalidRequest("value", "be a whole number from {least:g} to {most:g}", least=least, most=most)
+        if not fits:
+            raise InvalidRequest("value", "be a number from {least:g} to {most:g}", least=least, most=most)
         return int(value) if whole else value
 
     return read

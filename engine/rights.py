@@ -150,7 +150,7 @@ class Rights:
             WITH RECURSIVE line (id) AS (
                 SELECT id FROM job WHERE source IN {of_jobs} UNION SELECT job.id FROM job JOIN line ON job.source = line.id
             )
-            UPDATE job SET image = iif(parent IS NULL AND image IN (SELECT image FROM job WHERE id IN {of_jobs} AND parent IS NULL), NULL, image),
+            UPDATE job SET image = iif(image IN (SELECT image FROM job WHERE id IN {of_jobs} AND parent IS NULL), NULL, image),
                 mask = iif(mask IN (SELECT mask FROM job WHERE id IN {of_jobs}), NULL, mask)
             WHERE id IN line AND id NOT IN {of_jobs}
         """

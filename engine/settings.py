@@ -4,7 +4,7 @@ import difflib
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
@@ -22,6 +22,7 @@ class Settings(BaseModel):
 
     data: Path = Field(strict=False)
     model: Path = Field(strict=False)
+    more_models: tuple[Annotated[Path, Field(strict=False)], ...] = Field(strict=False)
     device: str = Field(pattern=r"^(auto|cpu|cuda(:\d{1,2})?)$")
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     waiting: int = Field(ge=1)
@@ -57,7 +58,8 @@ def load(path: Path) -> Settings:
         # A misspelt key is also a missing one; its near miss says more.
         findings = sorted(error.errors(), key=lambda finding: finding["type"] != "extra_forbidden")
         raise Misconfigured(f"Settings file {path}: {explain(dict(findings[0]))}.") from None
-    return settings.model_copy(update={"data": ROOT / settings.data, "model": ROOT / settings.model})
+    more_models = tuple(ROOT / path for path in settings.more_models)
+    return settings.model_copy(update={"data": ROOT / settings.data, "model": ROOT / settings.model, "more_models": more_models})
 
 
 def read_token() -> SecretStr | None:

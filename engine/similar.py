@@ -9,6 +9,7 @@ Dimensions: D numbers of an embedding, B = SIGNATURE_BITS, N pictures.
 import functools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +64,12 @@ class Entry:
     bits: bytes
     user_id: int
     guild_id: int
+    channel_id: int
     is_adult: bool
 
 
 class Index:
-    """The signatures of all pictures of one space, in memory: 145 bytes each. Reading and changing at the same time is for callers to keep apart."""
+    """The signatures of all pictures of one space, in memory: 157 bytes each. Reading and changing at the same time is for callers to keep apart."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -75,61 +77,104 @@ class Index:
         self._bits = np.zeros((SIGNATURE_BITS // 64, ROOM), np.uint64)
         self._picture, self._user, self._guild = (np.zeros(ROOM, np.int64) for _ in range(3))
         """A picture of 0 was taken out."""
+        # Channels are counted from 0 as they come up: whether a picture's may be seen is then read from a table.
+        self._channel_numbers: dict[int, int] = {}
+        self._channel = np.zeros(ROOM, np.int32)
         self._adult = np.zeros(ROOM, np.bool_)
 
     def __len__(self) -> int:
         return int(np.count_nonzero(self._picture[: self._count]))
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Take pictures in, in place of earlier entries of the same ones."""
+        """Take pictures in, each once, in place of earlier entries of the same ones."""
         entries = list(entries)
-        self.remove(entry.picture for entry in entries)
+        if not entries:
+            return
+        pictures = [entry.picture for entry in entries]
+        # When many are read from disk, they are newer than all before: to look for earlier ones would take longer than the rest.
+        if min(pictures) <= self._picture[: self._count].max(initial=0):
+            self.remove(pictures)
         self._make_room(self._count + len(entries))
-        for place, entry in enumerate(entries, start=self._count):
-            self._bits[:, place] = np.frombuffer(entry.bits, np.uint64)
-            self._picture[place], self._user[place], self._guild[place] = entry.picture, entry.user_id, entry.guild_id
-            self._adult[place] = entry.is_adult
-        self._count += len(entries)
+        new = slice(self._count, self._count + len(entries))
+        self._bits[:, new] = np.frombuffer(b"".join(entry.bits for entry in entries), np.uint64).reshape(len(entries), -1).T
+        self._picture[new] = pictures
+        self._user[new] = [entry.user_id for entry in entries]
+        self._guild[new] = [entry.guild_id for entry in entries]
+        self._channel[new] = [self._channel_numbers.setdefault(entry.channel_id, len(self._channel_numbers)) for entry in entries]
+        self._adult[new] = [entry.is_adult for entry in entries]
+        self._count = new.stop
 
     def _make_room(self, needed: int) -> None:
         room = len(self._picture)
         if needed > room:
-            more = max(needed, 2 * room) - room
-            self._bits = np.pad(self._bits, ((0, 0), (0, more)))
-            self._picture, self._user, self._guild = (np.pad(facts, (0, more)) for facts in (self._picture, self._user, self._guild))
-            self._adult = np.pad(self._adult, (0, more))
+            room = max(needed, 2 * room)
+            self._bits = enlarged(self._bits, room)
+            self._picture, self._user, self._guild = (enlarged(facts, room) for facts in (self._picture, self._user, self._guild))
+            self._channel, self._adult = enlarged(self._channel, room), enlarged(self._adult, room)
 
     def remove(self, pictures: Iterable[int]) -> None:
         """Take pictures out, with all that is known of them; unknown ones are left alone."""
-        gone = np.fromiter(pictures, np.int64)
-        places = np.flatnonzero(np.isin(self._picture[: self._count], gone[gone > 0]))
+        places = np.flatnonzero(np.isin(self._picture[: self._count], np.fromiter(pictures, np.int64)))
         self._bits[:, places] = 0
         self._picture[places] = self._user[places] = self._guild[places] = 0
+        self._channel[places] = 0
         self._adult[places] = False
 
-    def nearest(self, bits: bytes, *, user_id: int | None = None, guild_id: int | None = None, adult: bool = True) -> list[int]:
-        """Return the pictures with the nearest signatures among those of a person or a guild, and whether those of age-restricted channels count."""
+    def nearest(
+        self,
+        bits: bytes,
+        *,
+        user_id: int | None = None,
+        guild_id: int | None = None,
+        channels: Iterable[int] | None = None,
+        adult: bool = True,
+    ) -> list[int]:
+        """Return the pictures with the nearest signatures, the nearest first: those of a person, a guild or some channels, where given.
+
+        `adult` tells whether those of age-restricted channels count. Of equally near ones, those that came first go first.
+        """
+        allowed = self._allowed(user_id, guild_id, channels, adult)
+        if np.count_nonzero(allowed) < SPARSE * self._count:
+            places = np.flatnonzero(allowed)
+            distances = self._distances(bits, places)
+        else:
+            places = None
+            distances = self._distances(bits, None)
+            np.copyto(distances, TOO_FAR, where=~allowed)
+        limit = TOO_FAR - 1
+        if len(distances) > CANDIDATES:
+            limit = min(limit, np.partition(distances, CANDIDATES - 1)[CANDIDATES - 1])
+        near = np.flatnonzero(distances <= limit)
+        near = near[np.argsort(distances[near], kind="stable")[:CANDIDATES]]
+        return [int(number) for number in self._picture[near if places is None else places[near]]]
+
+    def _distances(self, bits: bytes, places: NDArray[np.int64] | None) -> NDArray[np.uint16]:
+        """Return in how many bits signatures differ from the given one: those at some places, or all."""
+        distances = np.zeros(self._count if places is None else len(places), np.uint16)
+        for start in range(0, len(distances), CHUNK):
+            part = slice(start, min(start + CHUNK, len(distances)))
+            for row, word in zip(self._bits, np.frombuffer(bits, np.uint64), strict=True):
+                distances[part] += np.bitwise_count((row[part] if places is None else row[places[part]]) ^ word)
+        return distances
+
+    def _allowed(self, user_id: int | None, guild_id: int | None, channels: Iterable[int] | None, adult: bool) -> NDArray[np.bool_]:
+        """Return which pictures count."""
         allowed = self._picture[: self._count] > 0
         if user_id is not None:
             allowed &= self._user[: self._count] == user_id
         if guild_id is not None:
             allowed &= self._guild[: self._count] == guild_id
+        if channels is not None:
+            visible = np.zeros(len(self._channel_numbers), np.bool_)
+            visible[[self._channel_numbers[channel] for channel in channels if channel in self._channel_numbers]] = True
+            allowed &= visible[self._channel[: self._count]]
         if not adult:
             allowed &= ~self._adult[: self._count]
-        wanted = np.frombuffer(bits, np.uint64)
-        few = np.count_nonzero(allowed) < SPARSE * self._count
-        places = np.flatnonzero(allowed) if few else np.arange(self._count)
-        distances = np.empty(len(places), np.uint16)
-        for start in range(0, len(places), CHUNK):
-            part = slice(start, min(start + CHUNK, len(places)))
-            total = np.zeros(part.stop - part.start, np.uint16)
-            for row, word in zip(self._bits, wanted, strict=True):
-                total += np.bitwise_count((row[places[part]] if few else row[part]) ^ word)
-            distances[part] = total
-        if not few:
-            distances[~allowed] = TOO_FAR
-        if len(places) > CANDIDATES:
-            near = np.argpartition(distances, CANDIDATES)[:CANDIDATES]
-            places, distances = places[near], distances[near]
-        order = np.argsort(distances, kind="stable")
-        return [int(number) for number in self._picture[places[order][distances[order] < TOO_FAR]]]
+        return allowed
+
+
+def enlarged(values: NDArray[Any], room: int) -> NDArray[Any]:
+    """Return the same values with more room behind them. What is not used of it takes no memory yet."""
+    larger = np.zeros((*values.shape[:-1], room), values.dtype)
+    larger[..., : values.shape[-1]] = values
+    return larger

@@ -92,9 +92,9 @@ class CountingQueue(Queue):
         """For how long the engine has not reported on the job that it paints; 0 where it has none."""
         return time.monotonic() - self._heard_at if any(job.state is State.PAINTING for job in self.unfinished) else 0.0
 
-    async def submit(self, request: Request, origin: Origin, parent: int | None = None) -> Job:
+    async def submit(self, request: Request, origin: Origin, parent: int | None = None, source: int | None = None) -> Job:
         """Take in a request, and count it."""
-        job = await super().submit(request, origin, parent)
+        job = await super().submit(request, origin, parent, source)
         self._counts.came(job, State.WAITING)
         return job
 

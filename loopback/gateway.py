@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_MS = 41_250
 """Discord's usual interval."""
+ACK_AFTER_S = 0.05
+"""About as long as Discord's answer takes on its way."""
 REPLAYED = 2_000
 """Events kept for a session that may come back."""
 SESSIONS_KEPT = 4
@@ -156,7 +158,8 @@ class Gateway:
         op: int = message["op"]
         data: Any = message.get("d")
         if op == Op.HEARTBEAT:
-            line.send({"op": Op.ACK})
+            # discord.py notes the time of its heartbeat after sending it: an answer as fast as this one could be would come before that.
+            asyncio.get_running_loop().call_later(ACK_AFTER_S, line.send, {"op": Op.ACK})
         elif op == Op.IDENTIFY and session is None:
             return self._identify(line, data)
         elif op == Op.RESUME and session is None:

@@ -150,6 +150,8 @@ class Channel:
     messages: list[Message] = field(default_factory=list, repr=False)
     denied: int = 0
     allowed: int = 0
+    hidden_from: set[int] = field(default_factory=set, repr=False)
+    """Ids of people who may not see this channel, nor the threads below it."""
     parent: "Channel | None" = field(default=None, repr=False)
     foreign: bool = False
     joined_at: float | None = None
@@ -184,6 +186,11 @@ class Channel:
         """Grant permissions to the bot, by an overwrite for it alone."""
         self.allowed |= bits
         self.denied &= ~bits
+        self.changed(self)
+
+    def hide_from(self, user: User) -> None:
+        """Take the permission to see this channel from somebody, by an overwrite for them alone."""
+        self.hidden_from.add(user.id)
         self.changed(self)
 
     def find(self, message_id: int) -> Message | None:

@@ -96,6 +96,8 @@ def channel(world: World, place: Channel) -> Json:
     overwrites = []
     if place.denied or place.allowed:
         overwrites.append({"id": str(world.bot.id), "type": 1, "allow": str(place.allowed), "deny": str(place.denied)})
+    hidden = {"type": 1, "allow": "0", "deny": str(permissions.VIEW_CHANNEL)}
+    overwrites += [{"id": str(user_id)} | hidden for user_id in sorted(place.hidden_from)]
     return {
         "id": str(place.id),
         "type": TEXT,

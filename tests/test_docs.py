@@ -11,6 +11,7 @@ import pytest
 
 from cogs import EXTENSIONS
 from cogs._client import Reverie
+from cogs.settings import NAMES
 from engine.__main__ import arguments
 from engine.history import History
 from engine.queue import Limits, Queue
@@ -31,8 +32,11 @@ INVITED = discord.Permissions(
 )
 
 
+Offered = discord.app_commands.Command | discord.app_commands.Group | discord.app_commands.ContextMenu
+
+
 @pytest.fixture
-async def offered(history: History) -> list[discord.app_commands.Command | discord.app_commands.ContextMenu]:
+async def offered(history: History) -> list[Offered]:
     queue = Queue(history, Limits(1, 1, 1))
     bot = Reverie(queue, history, Worker(queue, history, lambda: pytest.fail("no painter is needed")), 2.0)
     for extension in EXTENSIONS:
@@ -41,8 +45,14 @@ async def offered(history: History) -> list[discord.app_commands.Command | disco
 
 
 @pytest.fixture
-def commands(offered: list[discord.app_commands.Command | discord.app_commands.ContextMenu]) -> list[discord.app_commands.Command]:
-    return [command for command in offered if isinstance(command, discord.app_commands.Command)]
+def commands(offered: list[Offered]) -> list[discord.app_commands.Command]:
+    found = []
+    for command in offered:
+        if isinstance(command, discord.app_commands.Group):
+            found += [one for one in command.walk_commands() if isinstance(one, discord.app_commands.Command)]
+        elif isinstance(command, discord.app_commands.Command):
+            found.append(command)
+    return found
 
 
 def rows(heading: str, level: str = "###") -> dict[str, str]:
@@ -52,21 +62,21 @@ def rows(heading: str, level: str = "###") -> dict[str, str]:
 
 
 async def test_the_command_table_is_that_of_the_code(commands: list[discord.app_commands.Command]) -> None:
-    assert {command.name: command.description.rstrip(".") for command in commands} == {
+    assert {command.qualified_name: command.description.rstrip(".") for command in commands} == {
         name: text.split(":")[0].rstrip(".") for name, text in rows("Commands").items()
     }
 
 
-async def test_every_menu_is_named_in_the_readme(offered: list[discord.app_commands.Command | discord.app_commands.ContextMenu]) -> None:
+async def test_every_menu_is_named_in_the_readme(offered: list[Offered]) -> None:
     menus = [command.name for command in offered if isinstance(command, discord.app_commands.ContextMenu)]
-    assert len(menus) == 3 and all(f"**{name}**" in README for name in menus)
+    assert len(menus) == 5 and all(f"**{name}**" in README for name in menus)
 
 
 async def test_every_option_is_described_and_named_in_the_readme(commands: list[discord.app_commands.Command]) -> None:
     for command in commands:
         for parameter in command.parameters:
-            assert parameter.description != "…", f"/{command.name} {parameter.name}"
-            assert f"`{parameter.name}`" in rows("Commands")[command.name]
+            assert parameter.description != "…", f"/{command.qualified_name} {parameter.name}"
+            assert f"`{parameter.name}`" in rows("Commands")[command.qualified_name]
 
 
 def test_the_settings_table_is_that_of_the_file_and_of_the_code() -> None:
@@ -74,6 +84,12 @@ def test_the_settings_table_is_that_of_the_file_and_of_the_code() -> None:
     table = {key: json.loads(re.match(r"`(.*?)`", text)[1]) for key, text in rows("Settings").items()}
     assert table == values
     assert set(values) == set(Settings.model_fields) - {"token"}
+
+
+def test_every_choice_of_the_panel_is_in_the_readme() -> None:
+    section = README.split("\n### A server's own rules\n", 1)[1].split("\n### ", 1)[0]
+    told = [name.strip() for names in re.findall(r"^\| ([^|]+) \| (?:person|channel|server)", section, re.MULTILINE) for name in names.split(",")]
+    assert sorted(told) == sorted(NAMES.values())
 
 
 def test_the_permission_integer_is_the_sum_of_the_permissions() -> None:

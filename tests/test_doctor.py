@@ -188,11 +188,11 @@ async def test_commands_that_are_described_otherwise_are_stale_too(settings: Set
         await visitor.tree.sync()
         key = visitor.commands_key
         digest = await visitor._digest()
-    history = await History.open(settings.data)
     for remembered, grade in (("of another version", Grade.WARNING), (digest, Grade.OK)):
+        history = await History.open(settings.data)
         await history.remember(key, remembered)
+        await history.close()
         assert (await examine(settings, server))["commands"].grade is grade
-    await history.close()
 
 
 async def test_a_damaged_database_is_a_problem(settings: Settings, server: Loopback) -> None:
@@ -207,8 +207,9 @@ async def test_a_database_with_a_damaged_page_is_a_problem(settings: Settings, s
     await (await History.open(settings.data)).close()
     path = settings.data / NAME
     content = path.read_bytes()
-    path.write_bytes(content[:4096] + bytes(len(content) - 4096))
-    assert (await examine(settings, server))["data"].grade is Grade.PROBLEM
+    path.write_bytes(content[:-4096] + bytes(4096))
+    found = await examine(settings, server)
+    assert found["data"].grade is Grade.PROBLEM and "is not a database that Reverie can read" in found["data"].text
 
 
 async def test_the_database_of_a_newer_reverie_is_a_problem(settings: Settings, server: Loopback) -> None:
@@ -236,11 +237,13 @@ async def test_little_room_on_the_disk_is_told(settings: Settings, monkeypatch: 
 
 async def test_a_bot_that_runs_on_the_same_data_is_no_problem(settings: Settings, server: Loopback) -> None:
     history = await History.open(settings.data)
-    await history.remember("something", "not in the file yet, only in its journal")
-    found = await examine(settings, server)
+    try:
+        await history.remember("something", "not in the file yet, only in its journal")
+        found = await examine(settings, server)
+        await history.remember("something", "the bot still writes")
+    finally:
+        await history.close()
     assert others(found) == {Grade.OK} and "a bot is running on it" in found["data"].text
-    await history.remember("something", "the bot still writes")
-    await history.close()
     assert "running" not in (await examine(settings, server))["data"].text
 
 

@@ -27,7 +27,7 @@ import bot
 from cogs._client import Endpoint
 from engine import logs, telemetry
 from engine.settings import load
-from loopback import Loopback
+from loopback import Loopback, Message
 from tests.conftest import ScriptedPainter
 from tests.test_bot import PATIENCE_S, ROOT, jobs, local_bot, program, refusal_of, settings, until
 
@@ -127,8 +127,11 @@ class Running:
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return {" ".join([sample.name, *sample.labels.values()]): sample.value for sample in samples}
 
-    async def dream(self) -> None:
-        await self.server.command(self.server.ann, self.server.general, "dream", {"prompt": SENTINEL, "count": 1})
+    async def dream(self) -> Message:
+        """Ask for a picture, and return the message that acknowledges it."""
+        interaction = await self.server.command(self.server.ann, self.server.general, "dream", {"prompt": SENTINEL, "count": 1})
+        await self.server.wait_for(lambda: interaction.message)
+        return interaction.message
 
     async def until_posted(self) -> None:
         await self.server.wait_for(lambda: any(message.attachments for message in self.server.general.messages))
@@ -246,10 +249,9 @@ async def test_every_end_of_a_job_is_counted(running: Running, painter: Scripted
     await running.until_failing()
     if arrange == "fail":
         painter.failures.append(RuntimeError("a fault"))
-    await running.dream()
+    message = await running.dream()
     await asyncio.to_thread(painter.started.wait)
     if arrange == "cancel":
-        message = running.server.general.messages[-1]
         await running.server.press(running.server.ann, message, message.components[0]["components"][0]["custom_id"])
     if arrange == "close":
         running.server.fail_next(100, status=403, path=r"messages|webhooks|users/@me/channels")

@@ -97,6 +97,21 @@ class ModelConfig(Strict):
             raise ValueError("a prior needs the clip that it was trained on")
         return self
 
+    @property
+    def sources(self) -> list[PriorSource | UnetSource]:
+        """Every checkpoint that is named."""
+        return [*(self.decoder.unet_sources if self.decoder else ()), *([self.prior] if self.prior else ())]
+
+    @property
+    def files(self) -> list[File]:
+        """Every file that is named, or lies in a folder that is; a published CLIP is none of them."""
+        named = [file for source in self.sources for file in (source.load_model_from, source.load_config_from)]
+        clip = []
+        if self.clip is not None and self.clip.make == "open_clip" and self.clip.model.startswith(LOCAL_CLIP):
+            folder = self.clip.model.removeprefix(LOCAL_CLIP)
+            clip = [File(load_type="local", path=f"{folder}/{name}") for name in ("open_clip_config.json", "open_clip_model.safetensors")]
+        return [file for file in (*named, self.vocabulary, *clip) if file is not None]
+
 
 def read_model_config(path: Path) -> ModelConfig:
     """Read and check a model config.

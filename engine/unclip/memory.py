@@ -57,3 +57,11 @@ def choose_lodging(device: torch.device, weights_bytes: int, memory: str) -> Lod
         return Lodging(device, is_resident=True)
     free, _ = torch.cuda.mem_get_info(device)
     return Lodging(device, weights_bytes + WORKSPACE_BYTES <= free)
+
+
+def described(device: torch.device) -> str:
+    """Say what a device is and how much memory it has."""
+    if device.type != "cuda":
+        return f"CPU with {torch.get_num_threads()} threads"
+    free, total = torch.cuda.mem_get_info(device)
+    return f"{torch.cuda.get_device_name(device)} ({device}), {total / 2**30:.0f} GiB, {free / 2**30:.0f} free"

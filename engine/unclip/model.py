@@ -86,12 +86,9 @@ class Files:
     """Every file of a config, fetched before anything is loaded: a missing one is told before minutes of work."""
 
     def __init__(self, config: ModelConfig, folder: Path) -> None:
-        sources: list[PriorSource | UnetSource] = [*(config.decoder.unet_sources if config.decoder else ())]
-        if config.prior is not None:
-            sources.append(config.prior)
-        files = [file for source in sources for file in (source.load_model_from, source.load_config_from) if file is not None]
+        files = [file for source in config.sources for file in (source.load_model_from, source.load_config_from) if file is not None]
         self._paths = {file: fetch(file, folder) for file in files}
-        self._weights = {self._paths[source.load_model_from] for source in sources}
+        self._weights = {self._paths[source.load_model_from] for source in config.sources}
 
     def of(self, source: PriorSource | UnetSource) -> tuple[Path, Path | None]:
         """Return where a source's weights and train config are."""

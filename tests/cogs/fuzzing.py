@@ -12,6 +12,7 @@ from PIL import Image
 
 from cogs import _cards as cards
 from cogs._forms import FORM_ID, Form
+from engine.preferences import SETTINGS
 from loopback import Channel, Interaction, Loopback, Message, User
 from loopback.options import NotSent
 from loopback.refusals import Refusal
@@ -48,7 +49,12 @@ button_ids = st.one_of(
     st.sampled_from(["", "x" * 100, "reverie:v:1", "reverie-form:edit:1"]),
 )
 form_ids = st.one_of(
-    st.builds(lambda form, number: f"reverie-form:{form}:{number}", st.sampled_from(["edit", "inpaint", "x"]), numbers),
+    st.builds(lambda form, number: f"reverie-form:{form}:{number}", st.sampled_from(["edit", "inpaint", "report", "x"]), numbers),
+    st.builds(
+        lambda level, name: f"reverie-form:setting:{level}.{name}",
+        st.sampled_from(["user", "channel", "server", "x"]),
+        st.sampled_from([*SETTINGS, "x"]),
+    ),
     st.sampled_from(["", "a" * 100]),
 )
 options = {
@@ -62,15 +68,33 @@ options = {
     "queue": st.just({}),
     "words": st.just({}),
     "show": st.fixed_dictionaries({"number": numbers}),
+    "history": st.fixed_dictionaries({}, optional={"whose": st.sampled_from(["mine", "server", "x"]), "words": texts}),
+    "similar": st.fixed_dictionaries({}, optional={"number": numbers, "picture": numbers, "image": files}),
+    "download": st.fixed_dictionaries({}, optional={"number": numbers, "words": texts, "before": numbers}),
+    "vote": st.just({}),
+    "leaderboard": st.just({}),
+    "stats": st.fixed_dictionaries({}, optional={"whose": st.sampled_from(["mine", "server", "x"])}),
+    "settings": st.just({}),
+    "moderate reports": st.just({}),
+    "moderate bans": st.just({}),
+    "moderate log": st.just({}),
+    "mydata export": st.just({}),
+    "mydata delete": st.just({}),
 }
 people = st.integers(0, 2)
 places = st.integers(0, 3)
 actions = st.one_of(
     *(st.tuples(st.just("command"), people, places, st.just(name), values) for name, values in options.items()),
     st.tuples(st.just("press"), people, places, button_ids, st.booleans()),
-    st.tuples(st.just("form"), people, places, form_ids, st.dictionaries(st.sampled_from(["prompt", "region", "which", "mask"]), texts, max_size=3)),
+    st.tuples(
+        st.just("form"),
+        people,
+        places,
+        form_ids,
+        st.dictionaries(st.sampled_from(["prompt", "region", "which", "mask", "value", "reason"]), texts, max_size=3),
+    ),
     st.tuples(st.just("say"), people, places, texts, st.tuples(st.booleans(), st.lists(files, max_size=2), st.integers(0, 5))),
-    st.tuples(st.just("menu"), people, places, st.sampled_from(["Variations", "Inpaint…", "Picture info"]), st.integers(0, 5)),
+    st.tuples(st.just("menu"), people, places, st.sampled_from(["Variations", "Inpaint…", "Picture info", "Share", "Report"]), st.integers(0, 5)),
 )
 
 

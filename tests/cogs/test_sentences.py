@@ -2,15 +2,26 @@ from collections.abc import Iterator
 
 from cogs._language import language
 from cogs._replies import (
+    AdultOnly,
     AlreadyDone,
+    Banned,
     CannotDo,
     Forgotten,
     Hidden,
+    MayNot,
+    NoGallery,
     NoPicture,
+    NotHere,
     NotYours,
     OldCommand,
+    OnlyInServers,
+    OwnStar,
     PermissionsMissing,
+    TooNew,
     Undeliverable,
+    Unreported,
+    Withheld,
+    WordsBlocked,
     sentence,
 )
 from engine.errors import Broken, Cancelled, EngineError, InvalidRequest, Misconfigured, QueueFull, Refused, Repeated, TooManyJobs
@@ -35,6 +46,17 @@ EXAMPLES: list[EngineError] = [
     Hidden(),
     CannotDo("tiny"),
     AlreadyDone(),
+    NotHere(),
+    Banned(),
+    TooNew(1_800_000_000),
+    WordsBlocked(["stupid"]),
+    Withheld(["a snake"]),
+    MayNot(),
+    OnlyInServers(),
+    NoGallery(),
+    AdultOnly(),
+    OwnStar(),
+    Unreported(),
 ]
 
 
@@ -58,6 +80,11 @@ def test_sentences_carry_the_facts() -> None:
     assert sentence(InvalidRequest("count", "be 1 to 9, not 12"), SAY) == "The count must be 1 to 9, not 12."
     assert "**Attach Files**, **Embed Links**" in sentence(PermissionsMissing(["attach_files", "embed_links"]), SAY)
     assert "7-ab12" in sentence(Broken("7-ab12"), SAY)
+
+
+def test_blocked_words_and_concepts_are_named_under_a_spoiler_and_without_markup() -> None:
+    assert "||stu\\*pid||, ||b||" in sentence(WordsBlocked(["stu*pid", "b"]), SAY)
+    assert "||a snake||" in sentence(Withheld(["a snake"]), SAY)
 
 
 def test_what_is_for_the_operator_is_not_shown_to_people() -> None:

@@ -100,6 +100,15 @@ def test_a_picture_beyond_one_archive_is_made_to_fit(side: int) -> None:
     assert Image.open(io.BytesIO(files["p/1.0.jpg"])).format == "JPEG"
 
 
+@pytest.mark.parametrize("spare", [0, 50, 120, 799, 800, 801])
+def test_a_picture_that_just_fits_or_just_does_not_is_in_an_archive_that_fits(spare: int) -> None:
+    picture = noisy(90)
+    archives = list(packed([("p/1.png", picture)], {}, len(picture) + spare))
+    assert all(len(archive) <= len(picture) + spare for archive in archives)
+    [_, (name, _)] = opened(archives)
+    assert (name == "p/1.png") == (spare >= 800)
+
+
 def test_files_are_read_from_disk_and_lost_ones_left_out(tmp_path: Path) -> None:
     (tmp_path / "0.png").write_bytes(png((1, 2, 3)))
     (tmp_path / "2.png").write_bytes(png((4, 5, 6)))

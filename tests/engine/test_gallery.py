@@ -314,6 +314,16 @@ async def test_an_entry_is_known_until_it_vanishes(history: History, gallery: Ga
     await gallery.vanished(picture)
 
 
+async def test_an_entry_that_is_being_posted_has_a_place_and_no_message(history: History, gallery: Gallery) -> None:
+    picture = await shared(history)
+    await gallery.posting(picture, WALL)
+    share = await gallery.find(picture)
+    assert share is not None and (share.channel_id, share.message_id) == (WALL, None) and await gallery.showings(picture) == []
+    await gallery.unlisted(share)
+    await gallery.withdraw(picture)
+    assert await gallery.doomed() == []
+
+
 async def test_an_entry_that_is_unlisted_is_doomed_until_it_is_gone(history: History, gallery: Gallery) -> None:
     first, second = await shared(history), await shared(history)
     for picture, message in ((first, 902), (second, 901)):

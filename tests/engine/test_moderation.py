@@ -115,6 +115,12 @@ async def test_a_person_reports_a_result_once_until_it_is_decided(history: Histo
     assert await moderation.report(SERVER, job, GOOD, "it still is", CHANNEL, 904) is not None
 
 
+async def test_two_reports_of_a_person_at_once_are_one(history: History, moderation: Moderation) -> None:
+    job = await job_of(history)
+    numbers = await asyncio.gather(*(moderation.report(SERVER, job, GOOD, "ugly", CHANNEL, 900) for _ in range(2)))
+    assert None in numbers and len(set(numbers)) == 2 and await moderation.count_open(SERVER) == 1
+
+
 async def test_a_decision_ends_all_reports_of_a_result_and_only_those(history: History, moderation: Moderation) -> None:
     job, other = await job_of(history), await job_of(history)
     numbers = [await moderation.report(SERVER, one, person, "", CHANNEL, 900) for one, person in ((job, GOOD), (job, MOD), (other, GOOD))]

@@ -29,6 +29,11 @@ def test_the_bundled_file_loads_and_its_paths_are_the_repositorys(tmp_path: Path
     assert loaded.token is None
 
 
+def test_other_models_are_configs_too(tmp_path: Path) -> None:
+    loaded = settings.load(changed(tmp_path, "more_models = []", 'more_models = ["configs/laion.json", "/models/own.json"]'))
+    assert loaded.more_models == (tmp_path / "configs/laion.json", Path("/models/own.json"))
+
+
 def test_an_absolute_path_stays_where_it_is(tmp_path: Path) -> None:
     assert settings.load(changed(tmp_path, '"data"', '"/var/lib/reverie"')).data == Path("/var/lib/reverie")
 

@@ -1,6 +1,6 @@
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pytest
@@ -83,37 +83,48 @@ class Model:
         self.entries: dict[int, Entry] = {}
 
     def add(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            self.entries[entry.picture] = entry
+        self.remove([entry.picture for entry in entries])
+        self.entries |= {entry.picture: entry for entry in entries}
 
     def remove(self, pictures: Sequence[int]) -> None:
         for picture in pictures:
             self.entries.pop(picture, None)
 
-    def allowed(self, user_id: int | None, guild_id: int | None, adult: bool) -> list[Entry]:
+    def allowed(self, user_id: int | None, guild_id: int | None, channels: Collection[int] | None, adult: bool) -> list[Entry]:
         return [
             entry
             for entry in self.entries.values()
-            if (user_id is None or entry.user_id == user_id) and (guild_id is None or entry.guild_id == guild_id) and (adult or not entry.is_adult)
+            if (user_id is None or entry.user_id == user_id)
+            and (guild_id is None or entry.guild_id == guild_id)
+            and (channels is None or entry.channel_id in channels)
+            and (adult or not entry.is_adult)
         ]
 
 
-def check_nearest(index: Index, model: Model, wanted: bytes, user_id: int | None, guild_id: int | None, adult: bool) -> None:
-    """Make sure that an index finds the nearest ones in order; which of several at the same distance come in last is its choice."""
-    allowed = {entry.picture: distance(entry.bits, wanted) for entry in model.allowed(user_id, guild_id, adult)}
-    found = index.nearest(wanted, user_id=user_id, guild_id=guild_id, adult=adult)
-    assert len(set(found)) == len(found) and set(found) <= set(allowed)
-    assert [allowed[picture] for picture in found] == sorted(allowed.values())[: similar.CANDIDATES]
+def check_nearest(
+    index: Index,
+    model: Model,
+    wanted: bytes,
+    user_id: int | None = None,
+    guild_id: int | None = None,
+    channels: Collection[int] | None = None,
+    adult: bool = True,
+) -> None:
+    """Make sure that an index finds the nearest ones in order, of equals those that came first."""
+    allowed = sorted(model.allowed(user_id, guild_id, channels, adult), key=lambda entry: distance(entry.bits, wanted))
+    found = index.nearest(wanted, user_id=user_id, guild_id=guild_id, channels=channels, adult=adult)
+    assert found == [entry.picture for entry in allowed[: similar.CANDIDATES]]
 
 
 # Few people, so that filters find some, and one whose pictures are most.
-USERS, GUILDS = (1, 1, 1, 2, 3, 4, 5, 2**63 - 1), (0, 7, 7, 8, 2**63 - 1)
+USERS, GUILDS, CHANNELS = (1, 1, 1, 2, 3, 4, 5, 2**63 - 1), (0, 7, 7, 8, 2**63 - 1), (20, 21, 22, 23, 2**63 - 1)
 ENTRIES = st.builds(
     Entry,
     picture=st.integers(1, 60),
     bits=st.integers(0, 99).map(bits),
     user_id=st.sampled_from(USERS),
     guild_id=st.sampled_from(GUILDS),
+    channel_id=st.sampled_from(CHANNELS),
     is_adult=st.booleans(),
 )
 ACTS = st.one_of(
@@ -121,7 +132,13 @@ ACTS = st.one_of(
     st.tuples(st.just("remove"), st.lists(st.integers(-1, 70), max_size=10)),
     st.tuples(
         st.just("nearest"),
-        st.tuples(st.integers(0, 99).map(bits), st.none() | st.sampled_from(USERS), st.none() | st.sampled_from(GUILDS), st.booleans()),
+        st.tuples(
+            st.integers(0, 99).map(bits),
+            st.none() | st.sampled_from(USERS),
+            st.none() | st.sampled_from(GUILDS),
+            st.none() | st.frozensets(st.sampled_from((*CHANNELS, 99))),
+            st.booleans(),
+        ),
     ),
 )
 
@@ -140,22 +157,22 @@ def test_the_index_finds_what_a_plain_list_finds(acts: list[tuple[str, object]],
                 getattr(index, act)(values)
                 getattr(model, act)(values)
             assert len(index) == len(model.entries)
-        check_nearest(index, model, bits(3), None, None, True)
+        check_nearest(index, model, bits(3))
 
 
 def some(count: int, first: int = 1, user_id: int = 1, guild_id: int = 7, is_adult: bool = False) -> list[Entry]:
-    return [Entry(first + number, bits(first + number), user_id, guild_id, is_adult) for number in range(count)]
+    return [Entry(first + number, bits(first + number), user_id, guild_id, 20, is_adult) for number in range(count)]
 
 
 def test_an_empty_index_finds_nothing() -> None:
-    assert Index().nearest(bits(1)) == [] and Index().nearest(bits(1), user_id=0, guild_id=0, adult=False) == []
+    assert Index().nearest(bits(1)) == [] and Index().nearest(bits(1), user_id=0, guild_id=0, channels=[1], adult=False) == []
     assert len(Index()) == 0
 
 
 def test_a_picture_that_is_added_again_takes_the_place_of_the_earlier_one() -> None:
     index = Index()
     index.add(some(3))
-    index.add([Entry(2, bits(50), 9, 8, True)])
+    index.add([Entry(2, bits(50), 9, 8, 20, True)])
     assert len(index) == 3
     assert index.nearest(bits(50))[0] == 2 and index.nearest(bits(2), user_id=9) == [2]
     assert sorted(index.nearest(bits(2), user_id=1)) == [1, 3]
@@ -173,8 +190,8 @@ def test_unknown_pictures_are_removed_without_harm() -> None:
 
 def test_nothing_of_what_was_removed_stays_in_memory() -> None:
     index = Index()
-    index.add([Entry(1, bits(1), 123456789, 987654321, True)])
-    index.remove([1])
+    index.add([Entry(picture, bits(1), 123456789, 987654321, 20 + picture, True) for picture in (1, 2)])
+    index.remove([1, 2])
     kept = [value for value in vars(index).values() if isinstance(value, np.ndarray)]
     assert kept and not any(value.any() for value in kept)
 
@@ -187,7 +204,7 @@ def test_the_index_grows_beyond_its_first_room() -> None:
         model.add(entries)
     assert len(index) == len(model.entries) > 3 * ROOM
     for user_id in (None, 1, 701):
-        check_nearest(index, model, bits(1500), user_id, None, True)
+        check_nearest(index, model, bits(1500), user_id)
     assert len(index.nearest(bits(1500))) == CANDIDATES
 
 
@@ -200,9 +217,9 @@ def test_few_and_many_that_count_are_searched_the_same(share: float) -> None:
     index, model = Index(), Model()
     index.add(entries)
     model.add(entries)
-    check_nearest(index, model, bits(77), 5, None, True)
-    check_nearest(index, model, bits(77), None, None, False)
-    check_nearest(index, model, bits(77), 5, 7, False)
+    check_nearest(index, model, bits(77), 5)
+    check_nearest(index, model, bits(77), adult=False)
+    check_nearest(index, model, bits(77), 5, 7, {20}, adult=False)
     assert index.nearest(bits(77), user_id=5, guild_id=8) == []
 
 
@@ -237,7 +254,7 @@ def test_hardly_any_of_the_most_alike_is_missed_among_thousands() -> None:
     numbers = centres[draw.integers(200, size=20_000)] + draw.standard_normal((20_000, WIDTH))
     embeddings = {number + 1: embedding(row) for number, row in enumerate(numbers)}
     index = Index()
-    index.add(Entry(number, signature(data), 1, 1, False) for number, data in embeddings.items())
+    index.add(Entry(number, signature(data), 1, 1, 1, False) for number, data in embeddings.items())
     table = np.stack([vector_of(data) for data in embeddings.values()])
     hits = 0
     for _ in range(100):

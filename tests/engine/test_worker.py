@@ -261,3 +261,35 @@ async def test_a_database_that_fails_while_noting_a_result_fails_the_job(
         job = await ask(queue)
         await until(job, State.FAILED)
     assert isinstance(job.error, Broken)
+
+
+async def test_other_models_are_loaded_when_they_are_first_asked_for_and_stay(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    other, loads = ScriptedPainter(), []
+    other.model = other.space = "other"
+
+    def load() -> ScriptedPainter:
+        loads.append(threading.current_thread().name)
+        return other
+
+    worker = Worker(queue, history, lambda: painter, others={"other": load})
+    async with working(worker):
+        await worker.ready.wait()
+        assert worker.models == ("scripted", "other") and worker.painter_of("other") is None and worker.painter_in("other") is None
+        jobs = [await queue.submit(Request("a cat", 3, 1, model=model), Origin(1, 1)) for model in ("other", "", "other", "gone")]
+        for job in jobs:
+            await until(job, State.PAINTED)
+        assert [job.painting.model for job in jobs if job.painting] == ["other", "scripted", "other", "scripted"] and len(other.painted) == len(painter.painted) == 2
+        assert len(loads) == 1 and loads[0].startswith("engine")
+        assert worker.painter_of("other") is other and worker.painter_in("other") is other and worker.painter_of("gone") is painter
+        assert await worker.embed_texts(other, ["a cat"]) == [other.seen("a cat")]
+
+
+async def test_a_model_that_cannot_be_loaded_fails_its_jobs_and_no_others(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    def load() -> ScriptedPainter:
+        raise Misconfigured("The file is missing.")
+
+    async with working(Worker(queue, history, lambda: painter, others={"broken": load})):
+        broken, fine = [await queue.submit(Request("a cat", 3, 1, model=model), Origin(1, 1)) for model in ("broken", "")]
+        await until(broken, State.FAILED)
+        await until(fine, State.PAINTED)
+        assert isinstance(broken.error, Misconfigured)

@@ -258,3 +258,23 @@ async def test_a_command_that_nobody_installed_for_themselves_is_not_offered_abr
     async with running(bot):
         with pytest.raises(NotSent, match="not installed"):
             await discord_.command(discord_.ann, discord_.add_foreign_channel("away"), "talk")
+
+
+@pytest.mark.parametrize("connected", [True, False])
+async def test_a_channel_may_be_hidden_from_somebody_with_the_threads_below_it(discord_: Loopback, connected: bool) -> None:
+    secret = discord_.add_channel("secret")
+    thread = discord_.add_thread(secret, "side")
+    if not connected:
+        secret.hide_from(discord_.ben)
+    async with running(traveller()) as bot:
+        if connected:
+            secret.hide_from(discord_.ben)
+        known = await discord_.wait_for(lambda: (channel := bot.get_channel(secret.id)) and channel.overwrites and channel)
+        uses: list[discord.Interaction] = []
+        bot.tree.interaction_check = lambda use: asyncio.sleep(0, uses.append(use) or True)
+        for user, visible in ((discord_.ben, False), (discord_.ann, True)):
+            await said(discord_, user, discord_.general)
+            member = uses[-1].user
+            assert [place.permissions_for(member).view_channel for place in (known, bot.get_channel(thread.id))] == [visible] * 2
+            assert bot.get_channel(discord_.general.id).permissions_for(member).view_channel
+        assert known.permissions_for(known.guild.me).view_channel
