@@ -42,7 +42,8 @@ async def send_archives(
     """
     say, limit_bytes = language_of(interaction), file_limit(interaction)
     most = MOST_ABROAD if is_foreign(interaction) else MOST
-    count = await aside(fitting, parcels, len(json.dumps(facts(len(parcels)), indent=1).encode()), limit_bytes, most)
+    facts_bytes = await aside(lambda: len(json.dumps(facts(len(parcels)), indent=1)))
+    count = await aside(fitting, parcels, facts_bytes, limit_bytes, most)
     more = more or count < len(parcels)
     before = parcels[count].number + 1 if count < len(parcels) else parcels[-1].number
     archives = packed([file for parcel in parcels[:count] for file in parcel.files], facts(count), limit_bytes)

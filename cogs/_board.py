@@ -1,9 +1,10 @@
 """The gallery channels: what is shown there always equals what the stars say, whatever vanished or happened while the bot was away."""
 
 import asyncio
+import contextlib
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,6 +72,7 @@ class Board:
         """Under what entries are being posted: Discord posts a nonce once, also when it was asked twice because its first answer was lost."""
         self._compared: int | None = None
         """The message whose stars are just being asked for; None when something happened to it meanwhile."""
+        self._noting = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -109,18 +111,22 @@ class Board:
 
     async def look_at_channel(self, channel: discord.abc.GuildChannel) -> None:
         """Ask Discord for what may have been missed in a channel that was out of sight, or do what is now to be done where others may see it."""
-        ids = {channel.id, *(thread.id for thread in channel.guild.threads if thread.parent_id == channel.id)}
-        is_gallery = self._preferences.server(channel.guild.id, "gallery") in ids
-        shares = await self._gallery.of_server(channel.guild.id)
-        found = [share.picture for share in shares if is_gallery or any(place in ids for place, _ in await self._gallery.showings(share.picture))]
+        guild, ids = channel.guild, {channel.id, *(thread.id for thread in channel.guild.threads if thread.parent_id == channel.id)}
+        found = [picture for place in ids for picture, _ in await self._gallery.showings_in(guild.id, place)]
         self._stuck.clear()
         self.touch(*found)
         self.look_at(*found)
+        if self._preferences.server(guild.id, "gallery") in ids:
+            await self.touch_server(guild.id)
 
-    def heard_of(self, message_id: int) -> None:
-        """Note that something happens to a message: what Discord is just telling of its stars may be out of date."""
+    @contextlib.asynccontextmanager
+    async def noting(self, message_id: int) -> AsyncIterator[None]:
+        """Let what happens to messages be noted in the order in which it happened, however long each takes."""
         if self._compared == message_id:
+            # What Discord is just telling of its stars may be out of date.
             self._compared = None
+        async with self._noting:
+            yield
 
     async def settled(self) -> None:
         """Wait until everything is as it should be."""
@@ -276,8 +282,6 @@ class Board:
         self._texts[sent.id] = text
         await self._gallery.posted(share.picture, wall.channel.id, sent.id)
         del self._nonces[share.picture]
-        # What changed meanwhile is looked at once more.
-        self.touch(share.picture)
 
     async def judged(self, single: Painting, share: Share, wall: Wall) -> Verdict:
         """Look at a picture before it is shown in a gallery."""
@@ -352,13 +356,14 @@ class Board:
                 counts = {discord.ReactionType.normal: reaction.normal_count, discord.ReactionType.burst: reaction.burst_count}
                 for kind in (kind for kind, count in counts.items() if count):
                     people |= {user.id async for user in reaction.users(type=kind) if not user.bot}
-        if self._compared is None:
-            return False
-        self._texts[message_id] = message.content
-        await self._gallery.set_stars(picture, message_id, people)
-        if await self._gallery.picture_in(message_id) != picture:
-            # It was taken away meanwhile.
-            await self._gallery.set_stars(picture, message_id, set())
+        async with self._noting:
+            if self._compared is None:
+                return False
+            self._texts[message_id] = message.content
+            await self._gallery.set_stars(picture, message_id, people)
+            if await self._gallery.picture_in(message_id) != picture:
+                # It was taken away meanwhile.
+                await self._gallery.set_stars(picture, message_id, set())
         return True
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import discord
 
 from cogs._language import Language, mark
-from cogs._replies import Banned, MayNot, NotHere, TooNew, WordsBlocked
+from cogs._replies import Banned, Forgotten, MayNot, NotHere, TooNew, WordsBlocked
 from cogs._sight import above, is_age_restricted, is_foreign
 from engine.concepts import STRICTNESS, shown
 from engine.errors import TooManyJobs
@@ -79,6 +79,8 @@ class House:
         self.moderation = moderation
         self._looks = looks
         self._waiting = waiting
+        self.leaving: set[int] = set()
+        """People of whom everything is just being erased: nothing new of theirs is begun."""
         self._embedded: dict[tuple[str, str], bytes] = {}
         """Embeddings of texts, by space and text."""
 
@@ -137,22 +139,17 @@ class House:
         """Return a request as it may be painted here, and what the card says of what was changed.
 
         Raises:
-            Banned, TooNew, NotHere, WordsBlocked, TooManyJobs: it may not.
+            Refused: it may not.
         """
+        if place.user_id in self.leaving:
+            raise Forgotten
         await self.check_person(place)
         if not self.preferences.may_paint(place.channel_ids, place.guild_id):
             raise NotHere
         most = self.preferences.server(place.guild_id, "max_jobs")
         if most is not None and self._jobs_here(place) >= most:
             raise TooManyJobs(most)
-        notes = []
-        words = self.preferences.filter(place.guild_id)
-        if broken := words.find(request.prompt):
-            kept = words.censored(request.prompt)
-            if self.preferences.server(place.guild_id, "word_policy") != "remove" or not kept.strip(NO_WORDS):
-                raise WordsBlocked(broken)
-            request = replace(request, prompt=kept)
-            notes.append(say("Words that are not allowed here were taken out."))
+        request, notes = self.cleaned(place, request, say)
         painter, asked = self._looks.painter_of(request.model), request
         # How many steps a model takes that is not loaded yet nobody knows, so a limit is what it gets.
         usual_steps = painter.usual_steps if painter else STEPS_LIMIT
@@ -163,6 +160,21 @@ class House:
                 continue
             notes.append(say("{option}: {most} instead of {asked}, which is the limit here.", option=say(OPTIONS[change.option]), **facts(change)))
         return request, tuple(notes)
+
+    def cleaned(self, place: Place, request: Request, say: Language) -> tuple[Request, list[str]]:
+        """Return a request without words that are blocked here, and what the card says of that.
+
+        Raises:
+            WordsBlocked: the server wants such requests refused, or nothing is left of it.
+        """
+        words = self.preferences.filter(place.guild_id)
+        broken = words.find(request.prompt)
+        if not broken:
+            return request, []
+        kept = words.censored(request.prompt)
+        if self.preferences.server(place.guild_id, "word_policy") != "remove" or not kept.strip(NO_WORDS):
+            raise WordsBlocked(broken)
+        return replace(request, prompt=kept), [say("Words that are not allowed here were taken out.")]
 
     def _jobs_here(self, place: Place) -> int:
         origins = [job.origin for job in self._waiting.unfinished]

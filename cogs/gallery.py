@@ -1,5 +1,7 @@
 """What people share: the button and menu *Share*, stars, the gallery channel, votes, leaderboard and stats."""
 
+from typing import Any
+
 import discord
 from discord import app_commands
 from discord.ext import commands
@@ -100,7 +102,11 @@ class Sharing(commands.Cog):
         picture = await self._desk.history.picture_id(job, index)
         if painting is None or picture is None or job.origin.guild_id is None:
             raise Forgotten
-        verdict = await self._desk.house.judge(painting, job.origin.guild_id, is_age_restricted(wall.channel))
+        is_adult, guild_id = is_age_restricted(wall.channel), job.origin.guild_id
+        if self._desk.house.looks_at(guild_id, is_adult):
+            # Looking may have to wait for what is being painted, longer than Discord waits for a first answer.
+            await interaction.response.defer(ephemeral=True, thinking=True)
+        verdict = await self._desk.house.judge(painting, guild_id, is_adult)
         if verdict.withhold:
             raise Withheld(verdict.concepts)
         say = language_of(interaction)
@@ -111,19 +117,24 @@ class Sharing(commands.Cog):
         how = say("Stars that bring it to {gallery}: {stars}.", stars=wall.stars, gallery=wall.channel.mention)
         if not new:
             view = cards.buttons([cards.button(cards.Act.WITHDRAW, say("Withdraw"), picture, style=discord.ButtonStyle.danger)])
-            await interaction.response.send_message(f"{say('This picture is shared already.')} {how}", view=view, ephemeral=True)
+            await tell(interaction, " ".join([say("This picture is shared already."), how]), view)
         elif source is not None and await self.shows_alone(source, job):
             await self._gallery.shown(source.id, source.channel.id, picture)
-            await interaction.response.send_message(f"{say('Shared.')} {how}", ephemeral=True)
+            await tell(interaction, " ".join([say("Shared."), how]))
         else:
             data, ending = await aside(pictures.fit, painting.pictures[0].png, file_limit(interaction))
             spoiler = job.origin.spoiler or verdict.spoiler
             upload = Upload(data, f"{job.id}-{index + 1}.{ending}", cards.alt_text(job.request, say, 1), spoiler)
             view = cards.gallery_buttons(picture, job, index, say)
             text = self.shared_text(share, job, say)
-            sent = await interaction.response.send_message(text, file=upload.file(), view=view, suppress_embeds=True, allowed_mentions=NOBODY)
-            if sent.message_id is not None:
-                await self._gallery.shown(sent.message_id, interaction.channel_id or 0, picture)
+            content: dict[str, Any] = {"file": upload.file(), "view": view, "suppress_embeds": True, "allowed_mentions": NOBODY}
+            if interaction.response.is_done():
+                await tell(interaction, " ".join([say("Shared."), how]))
+                message_id: int | None = (await interaction.followup.send(text, wait=True, **content)).id
+            else:
+                message_id = (await interaction.response.send_message(text, **content)).message_id
+            if message_id is not None:
+                await self._gallery.shown(message_id, interaction.channel_id or 0, picture)
         self._board.touch(picture)
         # It may have got stars while nobody listened, or before it was withdrawn the last time.
         self._board.look_at(picture)
@@ -184,8 +195,9 @@ class Sharing(commands.Cog):
         """Count a star."""
         if str(payload.emoji) != STAR or payload.guild_id is None or (payload.member is not None and payload.member.bot):
             return
-        self._board.heard_of(payload.message_id)
-        if (picture := await self._gallery.picture_in(payload.message_id)) is not None:
+        async with self._board.noting(payload.message_id):
+            if (picture := await self._gallery.picture_in(payload.message_id)) is None:
+                return
             await self._gallery.star(picture, payload.user_id, payload.message_id)
             if await self._gallery.picture_in(payload.message_id) != picture:
                 # The message was taken away meanwhile, and its stars with it.
@@ -197,10 +209,10 @@ class Sharing(commands.Cog):
         """Count a star no longer."""
         if str(payload.emoji) != STAR:
             return
-        self._board.heard_of(payload.message_id)
-        if (picture := await self._gallery.picture_in(payload.message_id)) is not None:
-            await self._gallery.unstar(picture, payload.user_id, payload.message_id)
-            self._board.touch(picture)
+        async with self._board.noting(payload.message_id):
+            if (picture := await self._gallery.picture_in(payload.message_id)) is not None:
+                await self._gallery.unstar(picture, payload.user_id, payload.message_id)
+                self._board.touch(picture)
 
     @commands.Cog.listener()
     async def on_raw_reaction_clear(self, payload: discord.RawReactionClearEvent) -> None:
@@ -215,10 +227,10 @@ class Sharing(commands.Cog):
 
     async def cleared(self, message_id: int) -> None:
         """Forget the stars on a message."""
-        self._board.heard_of(message_id)
-        if (picture := await self._gallery.picture_in(message_id)) is not None:
-            await self._gallery.set_stars(picture, message_id, set())
-            self._board.touch(picture)
+        async with self._board.noting(message_id):
+            if (picture := await self._gallery.picture_in(message_id)) is not None:
+                await self._gallery.set_stars(picture, message_id, set())
+                self._board.touch(picture)
 
     @commands.Cog.listener()
     async def on_raw_message_delete(self, payload: discord.RawMessageDeleteEvent) -> None:
@@ -233,9 +245,9 @@ class Sharing(commands.Cog):
 
     async def vanished(self, message_id: int) -> None:
         """Forget a message that showed a picture."""
-        self._board.heard_of(message_id)
-        if (picture := await self._gallery.message_vanished(message_id)) is not None:
-            self._board.touch(picture)
+        async with self._board.noting(message_id):
+            if (picture := await self._gallery.message_vanished(message_id)) is not None:
+                self._board.touch(picture)
 
     @commands.Cog.listener()
     async def on_guild_channel_delete(self, channel: discord.abc.GuildChannel) -> None:
@@ -249,11 +261,8 @@ class Sharing(commands.Cog):
 
     async def place_gone(self, guild_id: int, place_id: int) -> None:
         """Forget the messages of a channel or thread; entries that should be there are posted where they should be now."""
-        for share in await self._gallery.of_server(guild_id):
-            for channel_id, message_id in await self._gallery.showings(share.picture):
-                if channel_id == place_id:
-                    await self.vanished(message_id)
-        await self._board.touch_server(guild_id)
+        for _, message_id in await self._gallery.showings_in(guild_id, place_id):
+            await self.vanished(message_id)
 
     @commands.Cog.listener()
     async def on_guild_channel_update(self, before: discord.abc.GuildChannel, after: discord.abc.GuildChannel) -> None:
@@ -346,19 +355,19 @@ class Sharing(commands.Cog):
         place, say = self._desk.place(interaction), language_of(interaction)
         if place.guild_id is None:
             raise OnlyInServers
-        await interaction.response.defer(thinking=True)
+        # For the asking person only: what is withdrawn is not to stand in old messages.
+        await interaction.response.defer(ephemeral=True, thinking=True)
         best = await self._gallery.best(place.guild_id, LISTED, may_show_adult(interaction))
         if not best:
             await interaction.edit_original_response(content=say("Nobody has shared a picture yet."))
             return
-        lines = [
-            f"**{rank}.** {STAR} {share.stars} · {say('rating {rating}', rating=round(share.rating))} · #{share.job} <@{share.user_id}>"
-            for rank, share in enumerate(best, start=1)
-        ]
-        people = [
-            f"**{rank}.** <@{user_id}> {STAR} {stars} · {say('{count} shared', count=shared)}"
-            for rank, (user_id, stars, shared) in enumerate(await self._gallery.creators(place.guild_id, LISTED), start=1)
-        ]
+        lines, people = [], []
+        for rank, share in enumerate(best, start=1):
+            rating = say("rating {rating}", rating=round(share.rating))
+            lines.append(f"**{rank}.** {STAR} {share.stars} · {rating} · #{share.job} <@{share.user_id}>")
+        for rank, (user_id, stars, shared) in enumerate(await self._gallery.creators(place.guild_id, LISTED), start=1):
+            made = say("{count} shared", count=shared)
+            people.append(f"**{rank}.** <@{user_id}> {STAR} {stars} · {made}")
         tiles = []
         for rank, share in enumerate(best, start=1):
             single = await self._board.alone(share)
@@ -389,6 +398,14 @@ class Sharing(commands.Cog):
         if not mine:
             embed.add_field(name=say("People"), value=f"{found.people}")
         await interaction.edit_original_response(embed=embed)
+
+
+async def tell(interaction: discord.Interaction, text: str, view: discord.ui.View | None = None) -> None:
+    """Answer one person, whether or not they were told to wait."""
+    if interaction.response.is_done():
+        await interaction.edit_original_response(content=text, view=view)
+    else:
+        await interaction.response.send_message(text, view=view or discord.utils.MISSING, ephemeral=True)
 
 
 async def setup(bot: Reverie) -> None:

@@ -86,7 +86,7 @@ class Browse(commands.Cog):
         jobs, more = found[:PAGE], len(found) > PAGE
         embeds, files = [], []
         for job in jobs:
-            embed, file = await self.entry(job, say)
+            embed, file = await self.entry(interaction, job)
             embeds.append(embed)
             files += [file] if file else []
         newer = cards.button(cards.Act.PAGE, say("Newer"), number, max(page - 1, 0))
@@ -97,19 +97,29 @@ class Browse(commands.Cog):
         text = say("Page {page}", page=page + 1) if jobs else say("Nothing found.")
         await interaction.edit_original_response(content=text, embeds=embeds, attachments=files, view=view)
 
-    async def entry(self, job: Job, say: Language) -> tuple[discord.Embed, discord.File | None]:
+    async def entry(self, interaction: discord.Interaction, job: Job) -> tuple[discord.Embed, discord.File | None]:
         """Return a result as it stands in a list: with a thumbnail, who asked, when, and the way to its message."""
+        say = language_of(interaction)
         result_id = await self._album.result_of(job)
         link = cards.result_link(job.origin, result_id) if result_id else None
         embed = discord.Embed(title=f"#{job.id}", url=link, description=cards.title(job.request, say, 200), colour=cards.COLOUR)
         embed.description = f"{embed.description}\n<@{job.origin.user_id}> · <t:{int(job.created_at)}:R>"
-        shown = await self._album.thumbnails(job)
+        shown, veiled = await self.seen(interaction, job)
         if not shown:
             return embed, None
-        small = await aside(lambda: pictures.encode(pictures.thumbnail(shown, THUMBNAIL_PX, job.origin.spoiler)))
+        small = await aside(lambda: pictures.encode(pictures.thumbnail(shown, THUMBNAIL_PX, veiled)))
         upload = Upload(small, f"thumbnail-{job.id}.png", cards.alt_text(job.request, say), spoiler=False)
         embed.set_thumbnail(url=f"attachment://{upload.name}")
         return embed, upload.file()
+
+    async def seen(self, interaction: discord.Interaction, job: Job) -> tuple[list[bytes], bool]:
+        """Return the pictures of a result, none where their files are lost, and whether they are veiled here: by who asked, or by the rules here."""
+        painting = await self._desk.history.painting_of(job)
+        if painting is None:
+            return [], job.origin.spoiler
+        place = self._desk.place(interaction)
+        verdict = await self._desk.house.judge(painting, place.guild_id, place.is_adult)
+        return [picture.png for picture in painting.pictures], job.origin.spoiler or verdict.spoiler or verdict.withhold
 
     # Likeness.
 
@@ -170,7 +180,7 @@ class Browse(commands.Cog):
         lines, tiles = [], []
         for one in found:
             lines.append(await self.line(one.job, say, f"{100 * max(one.cosine, 0):.0f} %"))
-            tiles.append(await self.tile(one))
+            tiles.append(await self.tile(interaction, one))
         if not tiles:
             await interaction.edit_original_response(content=say("Nothing found."))
             return
@@ -182,10 +192,10 @@ class Browse(commands.Cog):
         shows = [cards.button(cards.Act.SHOW, f"#{one.job.id}", one.job.id) for one in found]
         await interaction.edit_original_response(embed=embed, attachments=[sheet.file()], view=cards.buttons(shows))
 
-    async def tile(self, one: Lookalike) -> pictures.Tile:
+    async def tile(self, interaction: discord.Interaction, one: Lookalike) -> pictures.Tile:
         """Return a picture as it stands on a sheet."""
-        shown = (await self._album.thumbnails(one.job))[one.position : one.position + 1]
-        return pictures.Tile(shown, f"#{one.job.id}", veiled=one.job.origin.spoiler)
+        shown, veiled = await self.seen(interaction, one.job)
+        return pictures.Tile(shown[one.position : one.position + 1], f"#{one.job.id}", veiled=veiled)
 
     async def line(self, job: Job, say: Language, *more: str) -> str:
         """Say in one line what a job is, with the way to its message."""
@@ -206,7 +216,7 @@ class Browse(commands.Cog):
         embed = discord.Embed(title=say("Family of #{number}", number=number), description=cut_lines(text), colour=cards.COLOUR)
         files = []
         if relatives:
-            tiles = [await self.relative(one, number) for one in around(relatives, number)]
+            tiles = [await self.relative(interaction, one, number) for one in around(relatives, number)]
             upload = Upload(await aside(pictures.tree, tiles), "family.png", say("A tree of results, each below what it came from"), spoiler=False)
             embed.set_image(url=f"attachment://{upload.name}")
             files.append(upload.file())
@@ -227,9 +237,10 @@ class Browse(commands.Cog):
         source = (await self._desk.history.facts(job)).get("source")
         return await self._desk.history.find(source) if source is not None else None
 
-    async def relative(self, one: Relative, number: int) -> pictures.Tile:
+    async def relative(self, interaction: discord.Interaction, one: Relative, number: int) -> pictures.Tile:
         """Return a job as it stands in a tree."""
-        return pictures.Tile(await self._album.thumbnails(one.job), f"#{one.job.id}", one.depth, one.job.origin.spoiler, one.job.id == number)
+        shown, veiled = await self.seen(interaction, one.job)
+        return pictures.Tile(shown, f"#{one.job.id}", one.depth, veiled, one.job.id == number)
 
     # Downloads.
 

@@ -95,8 +95,12 @@ class Inpaint(commands.Cog):
 
         Raises:
             InvalidRequest: picture or mask cannot be used, or nothing or everything would be repainted.
+            WordsBlocked: the prompt holds what is not allowed here.
         """
         say = language_of(interaction)
+        # What is not allowed here is not even repeated.
+        asked, _ = self._desk.house.cleaned(self._desk.place(interaction), Request(wanted["prompt"], 0), say)
+        wanted = wanted | {"prompt": asked.prompt}
         made: dict[str, bytes] = {}
 
         def prepare() -> bytes:

@@ -117,7 +117,8 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
         say = language(self._bot.preferences.server(guild_id, "language") or str(channel.guild.preferred_locale))
         text, files, view = await self.card(report, say)
         try:
-            await channel.send(text, files=files, view=view, allowed_mentions=NOBODY, suppress_embeds=True)
+            message = await channel.send(text, files=files, view=view, allowed_mentions=NOBODY, suppress_embeds=True)
+            await self._moderation.posted(number, channel.id, message.id)
         except FAILURES as error:
             log.warning("report %d cannot be posted to the moderators' channel: %s", number, error)
 
@@ -237,10 +238,10 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
         _, guild_id = self.moderator(interaction)
         say = language_of(interaction)
         found = (await self._moderation.bans(guild_id, (page + 1) * PAGE + 1))[page * PAGE :]
-        lines = [
-            f"{f'<@{user_id}>' if user_id else say('somebody')} · <t:{int(created_at)}:R> · {cards.quote(reason, 100)}"
-            for user_id, reason, created_at in found
-        ]
+        lines = []
+        for user_id, reason, created_at in found:
+            person = f"<@{user_id}>" if user_id else say("somebody")
+            lines.append(f"{person} · <t:{int(created_at)}:R> · {cards.quote(reason, 100)}")
         return listed(lines, say("Nobody is banned."), BANS, page, say)
 
     # The log.

@@ -20,7 +20,7 @@ from engine.rights import Erased, Rights
 
 log = logging.getLogger(__name__)
 
-EXPIRE_EVERY_S = 3600.0
+EXPIRE_EVERY_S = 24 * 3600.0
 ENDING_S = 60.0
 """How long a job that is called off may take to its next step."""
 
@@ -36,8 +36,6 @@ class MyData(commands.GroupCog, group_name="mydata", group_description="Everythi
         self._expiring: asyncio.Task[None] | None = None
         # Two that erase the same would each take the words of a prompt out of the index.
         self._erasing = asyncio.Lock()
-        self._leaving: set[int] = set()
-        """Who is being erased just now."""
         bot.presses[cards.Act.ERASE] = self.erase
 
     async def cog_load(self) -> None:
@@ -72,22 +70,22 @@ class MyData(commands.GroupCog, group_name="mydata", group_description="Everythi
         """Erase everything of whoever pressed the button."""
         await interaction.response.defer()
         say, user_id = language_of(interaction), interaction.user.id
-        if user_id in self._leaving:
+        if user_id in self._bot.house.leaving:
             return
-        self._leaving.add(user_id)
+        self._bot.house.leaving.add(user_id)
         try:
             erased = await self.erase_user(user_id)
         finally:
-            self._leaving.discard(user_id)
+            self._bot.house.leaving.discard(user_id)
         log.info("everything of a person was erased: %d jobs", erased.jobs)
         text = say("Erased: {jobs} results, and everything else of yours.", jobs=erased.jobs)
         await interaction.edit_original_response(content=text, view=None)
 
     async def erase_user(self, user_id: int) -> Erased:
         """Erase everything of a person, from memory too."""
-        await self.call_off(user_id)
         async with self._erasing:
             known, _ = await self._rights.export(user_id)
+            await self.call_off(user_id)
             self._bot.preferences.forget_user(user_id)
             erased = await self._rights.erase_user(user_id)
         # What they had given stars to has fewer of them.
@@ -115,7 +113,7 @@ class MyData(commands.GroupCog, group_name="mydata", group_description="Everythi
     # Retention.
 
     async def expire(self) -> None:
-        """Forget, every hour, what servers do not want to be kept any longer."""
+        """Forget, at the start and every day, what servers do not want to be kept any longer."""
         await self._bot.wait_until_ready()
         while True:
             await self.expire_once()

@@ -43,7 +43,8 @@ class Replies(commands.Cog):
         except Exception as error:
             # Not as a reply: the permission for that may be what is missing.
             try:
-                await message.channel.send(f"<@{message.author.id}> {sentence(known(error), self.say_to(message))}")
+                told = sentence(known(error), self.say_to(message))
+                await message.channel.send(f"<@{message.author.id}> {told}")
             except FAILURES as failure:
                 log.info("a message could not be answered: %s", failure)
 

@@ -124,10 +124,11 @@ class Panel(commands.Cog):
         """Return the message that shows one level: what is chosen, and menus to change it."""
         levels = [one for one in Level if one is Level.USER or place.guild_id is not None]
         there = [setting for setting in SETTINGS.values() if level in setting.levels]
-        chosen_ = {setting.name: self._preferences.get(level, subject_of(place, level), setting.name) for setting in there}
-        lines = [f"**{say(NAMES[one.name])}**: {shown(one, chosen_[one.name], say)}" for one in there if chosen_[one.name] is not None]
-        unset = ", ".join(say(NAMES[one.name]) for one in there if chosen_[one.name] is None)
-        lines += [f"{say('Not chosen:')} {unset}"] if unset else []
+        chosen_here = {setting.name: self._preferences.get(level, subject_of(place, level), setting.name) for setting in there}
+        names = {one.name: say(NAMES[one.name]) for one in there}
+        lines = [f"**{names[one.name]}**: {shown(one, chosen_here[one.name], say)}" for one in there if chosen_here[one.name] is not None]
+        unset = ", ".join(names[one.name] for one in there if chosen_here[one.name] is None)
+        lines += [" ".join([say("Not chosen:"), unset])] if unset else []
         embed = discord.Embed(title=say(LEVELS[level]), description=cards.shorten("\n".join(lines), cards.EMBED_TEXT_LIMIT), colour=cards.COLOUR)
         view = discord.ui.View(timeout=None)
         if len(levels) > 1:

@@ -30,7 +30,8 @@ def packed(files: Iterable[tuple[str, Path | bytes]], facts: Any, limit_bytes: i
 def pieces(files: Iterable[tuple[str, Path | bytes]], facts: Any, limit_bytes: int) -> Iterator[tuple[str, bytes]]:
     """Yield what goes into archives: the facts, in as many parts as they need, and the files."""
     most = limit_bytes - 4 * OVERHEAD_BYTES
-    text = json.dumps(facts, indent=1, ensure_ascii=False).encode()
+    # Half a character, which no encoding has, is written as JSON writes it.
+    text = json.dumps(facts, indent=1, ensure_ascii=False).encode(errors="backslashreplace")
     for part, start in enumerate(range(0, len(text), most)):
         yield ("everything.json" if part == 0 else f"everything.json.{part}"), text[start : start + most]
     for name, data in files:

@@ -6,10 +6,12 @@ import fcntl
 import io
 import re
 import sqlite3
+import unicodedata
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 
 import aiosqlite
 
@@ -18,6 +20,10 @@ from engine.errors import InUse, Misconfigured
 Row = sqlite3.Row
 
 NAME = "reverie.db"
+CHECKED_PAGES = 65_536
+"""Of 4 KiB: a larger database is not read from end to end at each start, which may take minutes; `bot.py --doctor` does."""
+BUSY_S = 60.0
+"""What reads the database at the same time, such as a backup, is waited for so long."""
 WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[\U00020000-\U0003ffff]")
 """Thai, Lao, Burmese, Khmer, Chinese, Japanese, Korean: scripts in which words are not, or not only, parted by spaces."""
 MIGRATIONS = (
@@ -131,6 +137,7 @@ MIGRATIONS = (
         picture INTEGER NOT NULL REFERENCES picture (id), user_id INTEGER NOT NULL, message_id INTEGER NOT NULL,
         PRIMARY KEY (picture, user_id, message_id)
     ) STRICT, WITHOUT ROWID;
+    CREATE TABLE left_star (message_id INTEGER NOT NULL, person TEXT NOT NULL, PRIMARY KEY (message_id, person)) STRICT, WITHOUT ROWID;
     CREATE INDEX star_user ON star (user_id);
     CREATE INDEX star_message ON star (message_id);
     CREATE TABLE vote (
@@ -150,6 +157,8 @@ MIGRATIONS = (
         channel_id INTEGER NOT NULL,
         message_id INTEGER NOT NULL,
         created_at REAL NOT NULL,
+        posted_channel INTEGER,
+        posted_message INTEGER,
         decision TEXT,
         decided_by INTEGER,
         decided_at REAL
@@ -249,17 +258,10 @@ class Database:
         assert cursor.lastrowid is not None
         return cursor.lastrowid
 
-    async def forget(self) -> None:
-        """Make sure that what was deleted is in no file any more: neither in the index of words nor in the write-ahead log."""
-        async with self._writing:
-            await self._connection.execute("INSERT INTO job_words (job_words) VALUES ('optimize')")
-            await self._connection.commit()
-            await self._connection.execute_fetchall("PRAGMA wal_checkpoint (TRUNCATE)")
-
 
 def searchable(text: str) -> str:
     """Return a text as its words are looked for: writing without spaces is taken apart into characters."""
-    return WITHOUT_SPACES.sub(r" \g<0> ", text)
+    return WITHOUT_SPACES.sub(r" \g<0> ", unicodedata.normalize("NFC", text))
 
 
 def owners(user_id: int, guild_id: int | None) -> str:
@@ -311,9 +313,11 @@ async def connect(path: Path) -> aiosqlite.Connection:
             await database.execute("PRAGMA foreign_keys = ON")
             # Who asks to be forgotten is: what is deleted is overwritten.
             await database.execute("PRAGMA secure_delete = ON")
-            [(finding,)] = await database.execute_fetchall("PRAGMA quick_check(1)")
-            if finding != "ok":
-                raise sqlite3.DatabaseError(" ".join(str(finding).split()))
+            [(pages,)] = await database.execute_fetchall("PRAGMA page_count")
+            if pages <= CHECKED_PAGES:
+                [(finding,)] = await database.execute_fetchall("PRAGMA quick_check(1)")
+                if finding != "ok":
+                    raise sqlite3.DatabaseError(" ".join(str(finding).split()))
             await migrate(database, path)
     except BaseException:
         await database.close()
@@ -400,3 +404,31 @@ def check_version(version: int, path: Path, known: int = len(MIGRATIONS)) -> Non
     """
     if version > known:
         raise Misconfigured(f"{path} was written by a newer Reverie (schema {version}, known {known}). Update, or set another 'data'.")
+
+
+def rewrite(path: Path) -> None:
+    """Write a database anew: where SQLite moved rows from page to page, it left copies behind, which no deletion overwrites."""
+    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as database:
+        database.execute("VACUUM")
+        database.execute("PRAGMA wal_checkpoint (TRUNCATE)").fetchall()
+
+
+def copy_database(source: Path, target: Path) -> list[str]:
+    """Write a copy of a database, also while a bot writes there, that holds nothing of what was deleted; return the paths of its pictures.
+
+    Raises:
+        Misconfigured: the database cannot be read.
+        OSError: the copy cannot be written.
+    """
+    with plain_errors(source), contextlib.closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True, timeout=BUSY_S)) as database:
+        database.execute("SELECT count(*) FROM picture").fetchall()
+        try:
+            database.execute("VACUUM INTO ?", (str(target),))
+        except sqlite3.OperationalError as error:
+            # It can be read, so it is the copy that cannot be written.
+            raise OSError(str(error)) from None
+    try:
+        with contextlib.closing(sqlite3.connect(target)) as copy:
+            return [path for (path,) in copy.execute("SELECT path FROM picture")]
+    except sqlite3.Error as error:
+        raise OSError(str(error)) from None

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 
 from engine.database import Database, Row
-from engine.history import History
+from engine.history import History, hashed
 from engine.jobs import Job
 
 FIRST_RATING = 1500.0
@@ -71,6 +71,7 @@ class Gallery:
     """Shared pictures of every server."""
 
     def __init__(self, history: History) -> None:
+        self._history = history
         self._database: Database = history.database
 
     # Sharing.
@@ -210,10 +211,28 @@ class Gallery:
         )
         return [(row["channel_id"], row["message_id"]) for row in rows]
 
+    async def showings_in(self, guild_id: int, channel_id: int) -> list[tuple[int, int]]:
+        """Return the messages in a channel that show one picture alone that a server shares: picture and message."""
+        rows = await self._database.rows(
+            """
+            SELECT showing.picture, showing.message_id FROM showing JOIN share ON share.picture = showing.picture
+            WHERE share.guild_id = ?1 AND showing.channel_id = ?2 UNION
+            SELECT share.picture, result_id FROM share JOIN picture ON picture.id = share.picture JOIN job ON job.id = picture.job
+            WHERE share.guild_id = ?1 AND job.channel_id = ?2 AND count = 1 AND result_id > 0
+            """,
+            guild_id,
+            channel_id,
+        )
+        return [(row["picture"], row["message_id"]) for row in rows]
+
     async def star(self, picture: int, user_id: int, message_id: int = BUTTON) -> bool:
         """Note a star; tell whether it is a new one."""
-        query = "INSERT OR IGNORE INTO star SELECT id, ?, ? FROM picture WHERE id = ?"
-        return await self._database.change(query, user_id, message_id, picture) > 0
+        person = hashed(await self._history.key(), message_id, user_id)
+        async with self._database.transaction():
+            await self._database.write("DELETE FROM left_star WHERE message_id = ? AND person = ?", message_id, person)
+            return (
+                await self._database.write("INSERT OR IGNORE INTO star SELECT id, ?, ? FROM picture WHERE id = ?", user_id, message_id, picture) > 0
+            )
 
     async def unstar(self, picture: int, user_id: int, message_id: int = BUTTON) -> bool:
         """Take a star back; tell whether there was one."""
@@ -233,7 +252,13 @@ class Gallery:
         return picture
 
     async def set_stars(self, picture: int, message_id: int, people: set[int]) -> None:
-        """Make the stars on a message be those of these people: what happened while nobody listened is caught up with."""
+        """Make the stars on a message be those of these people: what happened while nobody listened is caught up with.
+
+        People who asked to be forgotten are passed over, until they give a star anew.
+        """
+        key = await self._history.key()
+        left = {row["person"] for row in await self._database.rows("SELECT person FROM left_star WHERE message_id = ?", message_id)}
+        people = {person for person in people if hashed(key, message_id, person) not in left}
         async with self._database.transaction():
             await self._database.write("DELETE FROM star WHERE message_id = ?", message_id)
             rows = [(person, message_id, picture) for person in sorted(people)]

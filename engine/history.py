@@ -1,9 +1,11 @@
 """What is remembered of jobs and their pictures, in SQLite, and the pictures' files beside it."""
 
 import hashlib
+import hmac
 import json
 import logging
 import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +20,8 @@ from engine.similar import signature
 
 log = logging.getLogger(__name__)
 
+KEY = "key of bans"
+"""Under which the memory keeps what ids are hashed with."""
 UPLOADS = "image.data AS image_data, mask.data AS mask_data"
 JOIN_UPLOADS = "LEFT JOIN upload AS image ON image.hash = {table}.image LEFT JOIN upload AS mask ON mask.hash = {table}.mask"
 JOBS = f"SELECT job.*, {UPLOADS} FROM job {JOIN_UPLOADS.format(table='job')}"
@@ -134,9 +138,11 @@ class History:
     async def find_draft(self, draft_id: int, user_id: int) -> Draft | None:
         """Return a person's draft, if it is still remembered."""
         rows = await self._rows(
-            f"SELECT draft.content, {UPLOADS} FROM draft {JOIN_UPLOADS.format(table='draft')} WHERE draft.id = ? AND draft.user_id = ?",
+            f"SELECT draft.content, {UPLOADS} FROM draft {JOIN_UPLOADS.format(table='draft')} WHERE draft.id = ? AND draft.user_id = ?"
+            " AND draft.created_at > ?",
             draft_id,
             user_id,
+            time.time() - DRAFT_LIFE_S,
         )
         return Draft(json.loads(rows[0]["content"]), rows[0]["image_data"], rows[0]["mask_data"]) if rows else None
 
@@ -333,6 +339,13 @@ class History:
         async with self.database.transaction():
             await self.database.write("INSERT INTO memory VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", key, value)
 
+    async def key(self) -> bytes:
+        """Return what ids are hashed with that must be known again and not be read: the same in every run."""
+        known = await self.recall(KEY)
+        if known is None:
+            await self.remember(KEY, known := secrets.token_hex(16))
+        return bytes.fromhex(known)
+
     async def _update(self, job: Job, **values: object) -> None:
         async with self.database.transaction():
             await self._set(job, **values)
@@ -343,6 +356,11 @@ class History:
 
     async def _rows(self, query: str, *values: object) -> list[Row]:
         return await self.database.rows(query, *values)
+
+
+def hashed(key: bytes, *numbers: int) -> str:
+    """Name numbers so that they are known again, and nobody without the key reads them from it."""
+    return hmac.new(key, "/".join(map(str, numbers)).encode(), hashlib.sha256).hexdigest()
 
 
 def path_of(job: Job, position: int) -> str:

@@ -1,20 +1,14 @@
 """What moderators decide: who is banned, what was reported and what became of it, and who did what."""
 
-import hashlib
-import hmac
 import json
-import secrets
 import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from engine.database import Database, Row
-from engine.history import History
+from engine.history import History, hashed
 from engine.jobs import Job
-
-KEY = "key of bans"
-"""Under which the memory keeps what people's ids are hashed with."""
 
 
 class Decision(StrEnum):
@@ -60,15 +54,12 @@ class Moderation:
         self._key = b""
 
     async def load(self) -> None:
-        """Read the key of earlier runs, or make one."""
-        key = await self._history.recall(KEY)
-        if key is None:
-            await self._history.remember(KEY, key := secrets.token_hex(16))
-        self._key = bytes.fromhex(key)
+        """Read what ids are hashed with."""
+        self._key = await self._history.key()
 
     def person(self, guild_id: int, user_id: int) -> str:
         """Name a person in a server so that a ban holds when they asked to be forgotten, and nobody reads from it who they are."""
-        return hmac.new(self._key, f"{guild_id}/{user_id}".encode(), hashlib.sha256).hexdigest()
+        return hashed(self._key, guild_id, user_id)
 
     # Bans.
 
@@ -112,6 +103,10 @@ class Moderation:
                 return None
             values = {"guild_id": guild_id, "job": job.id, "user_id": user_id, "reason": reason, "channel_id": channel_id}
             return await self._database.insert("report", values | {"message_id": message_id, "created_at": time.time()})
+
+    async def posted(self, number: int, channel_id: int, message_id: int) -> None:
+        """Remember which message tells the moderators of a report."""
+        await self._database.change("UPDATE report SET posted_channel = ?, posted_message = ? WHERE id = ?", channel_id, message_id, number)
 
     async def reported(self, number: int) -> Report | None:
         """Return a report."""

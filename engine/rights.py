@@ -3,22 +3,18 @@
 import contextlib
 import json
 import shutil
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from engine.database import NAME, Database, Row, owners, plain_errors, searchable
+from engine.database import NAME, Database, Row, copy_database, owners, rewrite, searchable
 from engine.errors import Misconfigured
-from engine.history import UNUSED_UPLOADS, History
+from engine.history import UNUSED_UPLOADS, History, hashed
 from engine.jobs import UNFINISHED
 from engine.worker import aside
 
-BUSY_S = 60.0
-"""What reads the database at the same time, such as a backup, is waited for so long."""
 DAY_S = 24 * 3600
 AT_ONCE = 500
 """Jobs that are forgotten in one transaction: others wait meanwhile."""
@@ -49,6 +45,7 @@ class Rights:
     """Exports and erases."""
 
     def __init__(self, history: History) -> None:
+        self._history = history
         self._database: Database = history.database
 
     async def export(self, user_id: int) -> tuple[dict[str, Any], list[tuple[str, Path | bytes]]]:
@@ -80,7 +77,12 @@ class Rights:
         again; a ban holds, by a hash that only says yes or no to an id.
         """
         erased = await self._erase_jobs("user_id = ?", user_id)
+        key = await self._history.key()
         async with self._database.transaction():
+            # Reactions stay on Discord's messages, and are not to be read in again.
+            starred = await self._database.rows("SELECT DISTINCT message_id FROM star WHERE user_id = ? AND message_id > 0", user_id)
+            left = [(row["message_id"], hashed(key, row["message_id"], user_id)) for row in starred]
+            await self._database.write_many("INSERT OR IGNORE INTO left_star VALUES (?, ?)", left)
             for query in (
                 "DELETE FROM draft WHERE user_id = ?",
                 "DELETE FROM preference WHERE scope = 'user' AND subject = ?",
@@ -95,17 +97,24 @@ class Rights:
             ):
                 await self._database.write(query, user_id)
             await self._database.write(UNUSED_UPLOADS)
-        await self._database.forget()
-        # Nobody writes meanwhile; reading goes on.
+        await self._leave_nothing()
+        return erased
+
+    async def _leave_nothing(self) -> None:
+        """Make sure that what was deleted is in no file any more. Nobody writes meanwhile; reading goes on."""
+        async with self._database.transaction():
+            await self._database.write("INSERT INTO job_words (job_words) VALUES ('optimize')")
         async with self._database.transaction():
             await aside(rewrite, self._database.folder / NAME)
-        return erased
 
     async def expire(self, guild_id: int, days: int) -> Erased:
         """Forget the jobs of a server that ended longer ago, but for what is shared; messages stay."""
         wheres = f"guild_id = ? AND finished_at < ? AND state NOT IN ({', '.join(repr(str(state)) for state in UNFINISHED)})"
         shared = "id NOT IN (SELECT picture.job FROM share JOIN picture ON picture.id = share.picture)"
-        return await self._erase_jobs(f"{wheres} AND {shared}", guild_id, time.time() - days * DAY_S, messages=False)
+        erased = await self._erase_jobs(f"{wheres} AND {shared}", guild_id, time.time() - days * DAY_S, messages=False)
+        if erased.jobs:
+            await self._leave_nothing()
+        return erased
 
     async def _erase_jobs(self, where: str, *values: object, messages: bool = True) -> Erased:
         """Erase jobs with everything that hangs on them."""
@@ -142,6 +151,7 @@ class Rights:
             f"SELECT message_id, channel_id FROM job WHERE id IN {of_jobs} AND message_id > 0 AND result_id IS NULL AND is_foreign = 0",
             f"SELECT message_id, channel_id FROM showing WHERE picture IN {of_pictures}",
             f"SELECT message_id, channel_id FROM share WHERE picture IN {of_pictures} AND message_id NOT NULL",
+            f"SELECT posted_message, posted_channel FROM report WHERE job IN {of_jobs} AND posted_message NOT NULL",
         )
         for query in showing if messages else ():
             await self._database.write(f"INSERT OR IGNORE INTO doomed (message_id, channel_id) {query}", **named)
@@ -178,13 +188,6 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def rewrite(path: Path) -> None:
-    """Write a database anew: where SQLite moved rows from page to page, it left copies behind, which no deletion overwrites."""
-    with contextlib.closing(sqlite3.connect(path, timeout=BUSY_S)) as database:
-        database.execute("VACUUM")
-        database.execute("PRAGMA wal_checkpoint (TRUNCATE)").fetchall()
-
-
 # Backups.
 
 
@@ -206,10 +209,7 @@ def back_up(data: Path, target: Path, tell: Callable[[str], None] = lambda text:
         # Pictures of somebody else's that lie there are not to be deleted.
         is_backup = half_written.exists() or (target / NAME).exists()
         half_written.unlink(missing_ok=True)
-        with plain_errors(data / NAME):
-            copy_database(data / NAME, half_written)
-            with contextlib.closing(sqlite3.connect(half_written)) as copy:
-                paths = [Path(path) for (path,) in copy.execute("SELECT path FROM picture")]
+        paths = [Path(path) for path in copy_database(data / NAME, half_written)]
         tell(f"{len(paths)} pictures")
         for path in unwanted(target, set(paths)) if is_backup else ():
             path.unlink()
@@ -227,22 +227,6 @@ def back_up(data: Path, target: Path, tell: Callable[[str], None] = lambda text:
     except OSError as error:
         raise Misconfigured(f"The backup in {target} cannot be written: {error.strerror or error}. Name another folder, or make room.") from None
     return len(paths) - lost
-
-
-def copy_database(source: Path, target: Path) -> None:
-    """Write a copy of a database that holds nothing of what was deleted.
-
-    Raises:
-        OSError: the copy cannot be written.
-        sqlite3.Error: the database cannot be read.
-    """
-    with contextlib.closing(sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True, timeout=BUSY_S)) as database:
-        database.execute("SELECT count(*) FROM picture").fetchall()
-        try:
-            database.execute("VACUUM INTO ?", (str(target),))
-        except sqlite3.OperationalError as error:
-            # It can be read, so it is the copy that cannot be written.
-            raise OSError(str(error)) from None
 
 
 def unwanted(target: Path, wanted: set[Path]) -> Iterator[Path]:

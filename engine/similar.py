@@ -51,7 +51,7 @@ def ranked(wanted: bytes, found: Sequence[tuple[int, bytes]], most: int) -> list
     """Return the nearest of pictures by their embeddings, with the cosine of the angle to the wanted one, the nearest first."""
     if not found:
         return []
-    cosines = np.stack([vector_of(embedding) for _, embedding in found]) @ vector_of(wanted)
+    cosines = vector_of(b"".join(embedding for _, embedding in found)).reshape(len(found), -1) @ vector_of(wanted)
     order = np.argsort(-cosines, kind="stable")[:most]
     return [(found[place][0], float(cosines[place])) for place in order]
 

@@ -1,5 +1,6 @@
-"""The recipe of the bundled model.
+"""Data to train on, and the recipe of the bundled model.
 
+    python -m engine.training data SOURCE OUT    # pictures with captions into shards; see its --help
     python -m engine.training clip         # first: prior and base decoder need its embeddings
     python -m engine.training prior
     python -m engine.training base
@@ -15,6 +16,7 @@ import io
 import json
 import logging
 import string
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,8 +28,10 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from engine.errors import Misconfigured
 from engine.jobs import Request
 from engine.pictures import encode
+from engine.training.data import command as data
 from engine.training.library import DERIVED, build_decoder, build_prior
 from engine.training.loop import fit
 from engine.training.world import BACKGROUNDS, OBJECTS, SIDE, Pages, caption, words
@@ -40,6 +44,7 @@ MODEL = Path(__file__).parents[2] / "configs" / "picturebook"
 RUNS = Path("runs")
 PAGES = 24_000
 STEPS = {"clip": 1_500, "prior": 3_000, "base": 4_000, "upsampler": 4_000}
+INTERRUPTED = 130
 GALLERY_COLUMNS, GALLERY_TILE, GALLERY_GAP = 8, 96, 4
 NONSENSE_SHARE = 0.25
 """Share of captions with words that mean nothing, so that words never seen disturb little."""
@@ -232,16 +237,32 @@ COMMANDS: dict[str, Callable[[], None]] = {
 }
 
 
-def main() -> None:
-    """Run one command of the recipe."""
+def main() -> int:
+    """Run one command and return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m engine.training", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("command", choices=COMMANDS)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", help=f"data, {', '.join(COMMANDS)}")
+    for name in ("data", *COMMANDS):
+        command = commands.add_parser(name)
+        command.add_argument("--threads", type=int, default=argparse.SUPPRESS, help="CPU threads of torch")
+        if name == "data":
+            data.add_arguments(command)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    COMMANDS[arguments.command]()
+    if arguments.command in COMMANDS:
+        COMMANDS[arguments.command]()
+        return 0
+    try:
+        print(data.run(arguments))
+    except Misconfigured as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. The same command goes on where it was.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -55,10 +55,9 @@ def is_told(message: Message) -> bool:
 
 
 def named(message: Message, *acts: cards.Act) -> str:
-    """Return the id of a message's button that does something."""
+    """Return the id of the first of a message's buttons that do something."""
     ids = [part["custom_id"] for row in message.components for part in row["components"]]
-    [found] = [custom_id for custom_id in ids if custom_id.split(":")[1] in acts]
-    return str(found)
+    return str([custom_id for custom_id in ids if custom_id.split(":")[1] in acts][0])
 
 
 async def pressed(server: Loopback, user: User, message: Message, act: cards.Act, custom_id: str = "") -> Interaction:
@@ -84,7 +83,8 @@ async def shared(server: Loopback, card: Message, index: int = 0, user: User | N
     person = user or server.ann
     which = await answered(server, await server.press(person, card, named(card, cards.Act.SHARE)))
     use = await server.press(person, which, [part["custom_id"] for row in which.components for part in row["components"]][index])
-    return await answered(server, use)
+    # Where it had to be looked at first, the sharer is told before everybody else is.
+    return await server.wait_for(lambda: next((one for one in (use.message, *use.followups) if one and not one.ephemeral and one.attachments), None))
 
 
 def entries(channel: Channel) -> dict[int, list[int]]:

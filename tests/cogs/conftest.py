@@ -38,11 +38,13 @@ def start(discord_: Loopback, painter: ScriptedPainter, tmp_path: Path) -> Start
 
     @contextlib.asynccontextmanager
     async def running(limits: Limits = WIDE, working: bool = True) -> AsyncIterator[Reverie]:
-        history = await History.open(tmp_path / "data")
-        queue = Queue(history, limits)
-        worker = Worker(queue, history, lambda: painter, preview_every_s=0)
-        endpoint = Endpoint(discord_.api, discord_.gateway)
-        async with Reverie(queue, history, worker, EVERY_S, endpoint) as bot:
+        async with contextlib.AsyncExitStack() as stack:
+            history = await History.open(tmp_path / "data")
+            # An open one keeps the process alive, also where a test fails.
+            stack.push_async_callback(history.close)
+            queue = Queue(history, limits)
+            worker = Worker(queue, history, lambda: painter, preview_every_s=0)
+            bot = await stack.enter_async_context(Reverie(queue, history, worker, EVERY_S, Endpoint(discord_.api, discord_.gateway)))
             tasks = [asyncio.create_task(bot.start(discord_.token))]
             if working:
                 tasks.append(asyncio.create_task(worker.run()))
@@ -53,7 +55,6 @@ def start(discord_: Loopback, painter: ScriptedPainter, tmp_path: Path) -> Start
                 for task in tasks:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
-        await history.close()
 
     return running
 

@@ -446,6 +446,9 @@ async def test_what_vanished_from_the_gallery_comes_again_as_long_as_it_has_star
         await shows(discord_, bot, gallery, p2=1)
     else:
         await shows(discord_, bot, gallery, p1=1, p2=1)
+    # Discord posts a nonce once only, perhaps also when what was posted is gone.
+    nonces = [request.payload["nonce"] for request in discord_.requests if request.payload and "nonce" in request.payload and request.files]
+    assert len(nonces) == len(set(nonces))
 
 
 async def test_stars_go_with_the_message_or_channel_that_they_are_on(discord_: Loopback, bot: Reverie) -> None:
@@ -514,6 +517,10 @@ async def test_what_cannot_be_taken_away_now_goes_when_it_can(discord_: Loopback
     gallery.deny(permissions.VIEW_CHANNEL)
     await discord_.unreact(discord_.ben, card, STAR)
     await discord_.wait_for(lambda: any(request.status == 403 and request.method == "DELETE" for request in discord_.requests))
+    assert entries(gallery) == {1: [1]}
+    gallery.allow(permissions.VIEW_CHANNEL)
+    await shows(discord_, bot, gallery)
+    gallery.deny(permissions.VIEW_CHANNEL)
     await discord_.react(discord_.ben, card, STAR)
     await asyncio.sleep(0.1)
     gallery.allow(permissions.VIEW_CHANNEL)
@@ -587,6 +594,26 @@ async def test_stars_that_come_while_they_are_counted_are_not_lost(discord_: Loo
     assert len(fetched) >= 2
 
 
+async def test_stars_take_effect_in_the_order_in_which_they_were_given(discord_: Loopback, bot: Reverie, monkeypatch: pytest.MonkeyPatch) -> None:
+    gallery = await opened(discord_, bot)
+    card = await dreamt(discord_)
+    await share_alone(discord_, discord_.ann, card)
+    await bot.board.settled()
+    star = bot.gallery.star
+
+    async def slowly(*what: int) -> bool:
+        await asyncio.sleep(0.1)
+        return await star(*what)
+
+    monkeypatch.setattr(bot.gallery, "star", slowly)
+    await discord_.react(discord_.ben, card, STAR)
+    await discord_.unreact(discord_.ben, card, STAR)
+    await discord_.react(discord_.olga, card, STAR)
+    await shows(discord_, bot, gallery, p1=1)
+    [row] = await bot.history.database.rows("SELECT user_id FROM star")
+    assert row["user_id"] == discord_.olga.id
+
+
 async def test_stars_are_caught_up_with_after_the_connection_was_lost(discord_: Loopback, bot: Reverie) -> None:
     gallery = await opened(discord_, bot)
     first, second = await dreamt(discord_), await dreamt(discord_)
@@ -618,6 +645,7 @@ async def test_while_discord_does_not_tell_of_a_server_its_gallery_stays_as_it_i
     await discord_.react(discord_.olga, card, STAR)
     await bot.board.settled()
     assert entry(gallery) is shown and await bot.gallery.doomed() == []
+    assert not [request for request in discord_.requests if request.path == f"/channels/{gallery.id}"]
     guild._channels.update(known)
     guild.unavailable = False
     bot.dispatch("guild_available", guild)
@@ -736,7 +764,7 @@ async def test_the_leaderboard_ranks_pictures_and_their_creators(discord_: Loopb
         assert embed["description"].split("\n") == [f"**{rank}.** {line}" for rank, line in enumerate(lines, start=1)]
         [creators] = embed["fields"]
         assert creators["value"].split("\n") == [f"**1.** <@{ann}> ⭐ 2 · 2 shared", f"**2.** <@{ben}> ⭐ 1 · 1 shared"]
-        assert embed["image"]["url"] == "attachment://leaderboard.png" and not shown.ephemeral
+        assert embed["image"]["url"] == "attachment://leaderboard.png" and shown.ephemeral
         [sheet] = shown.attachments
         assert sheet.filename == "leaderboard.png" and Image.open(io.BytesIO(sheet.data)).width > 100
 

@@ -12,6 +12,7 @@ from cogs import _archives as archives_module
 from cogs import _cards as cards
 from cogs._client import Reverie
 from engine.jobs import Job
+from engine.preferences import Level
 from loopback import Channel, Interaction, Loopback, Message, User
 from tests.cogs.browsing import (
     archives,
@@ -135,6 +136,30 @@ async def test_what_is_under_a_spoiler_is_veiled_and_lost_files_leave_the_rest(d
     veiled, bare = (np.asarray(Image.open(BytesIO(file.data)).convert("RGB")) for file in page.attachments)
     assert [file.filename for file in page.attachments] == ["thumbnail-2.png", "thumbnail-1.png"]
     assert tuple(bare[80, 80]) == (7, 100, 50) and tuple(veiled[5, 5]) == (25, 72, 49)
+
+
+@pytest.mark.parametrize("policy", ["spoiler", "withhold"])
+async def test_what_a_server_does_not_want_to_see_is_veiled_there_and_nowhere_else(
+    discord_: Loopback, bot: Reverie, painter: ScriptedPainter, policy: str
+) -> None:
+    """It was painted before there was a rule, or elsewhere."""
+    for prompt in ("a cat", "a snake"):
+        await painted(bot, discord_.ann, discord_.general, prompt, source=1 if prompt == "a snake" else None)
+    for name, value in (("blocked_concepts", "snake"), ("concept_policy", policy)):
+        await bot.preferences.choose(Level.SERVER, discord_.guild.id, name, value)
+    adult = discord_.add_channel("adult", nsfw=True)
+    for place, veiled in ((discord_.general, True), (discord_.dm(discord_.ann), False), (adult, False)):
+        page = await history(discord_, discord_.ann, place)
+        assert listed(page) == [2, 1]
+        corners = [Image.open(BytesIO(file.data)).convert("RGB").getpixel((5, 5)) for file in page.attachments]
+        assert [corner != (7, 100, 50) for corner in corners] == [veiled, False], place.name
+    sheet = (await told(discord_, discord_.ann, discord_.general, "similar", number=1)).attachments[0]
+    assert Image.open(BytesIO(sheet.data)).convert("RGB").getpixel((20, 20)) != (7, 100, 50)
+    shown = await told(discord_, discord_.ann, discord_.general, "show", number=1)
+    info = await pressed(discord_, discord_.ann, shown, button(cards.Act.INFO, 1))
+    tree = (await pressed(discord_, discord_.ann, info, button(cards.Act.FAMILY, 1))).attachments[0]
+    drawn = Image.open(BytesIO(tree.data)).convert("RGB")
+    assert drawn.getpixel((20, 20)) == (7, 100, 50) and drawn.getpixel((8 + 44 + 8, 8 + 80 + 8)) != (7, 100, 50)
 
 
 async def test_a_result_without_a_message_has_no_link(discord_: Loopback, bot: Reverie) -> None:
@@ -674,8 +699,9 @@ def sent(use: Interaction) -> list[Message]:
 async def test_a_long_download_goes_on_without_gap_or_repetition(
     discord_: Loopback, bot: Reverie, monkeypatch: pytest.MonkeyPatch, place: str, most: int
 ) -> None:
-    monkeypatch.setattr(archives_module, "MOST", 3)
     channel = discord_.general if place == "general" else discord_.add_foreign_channel(place, guild=place == "away")
+    if channel is discord_.general:
+        monkeypatch.setattr(archives_module, "MOST", most)
     discord_.limits.file_bytes = discord_.limits.reported_file_bytes = 14_000
     for number in range(14):
         await painted(bot, discord_.ann, discord_.general, "a cat" if number % 4 else "a dog", count=1 + number % 3, noise=True)

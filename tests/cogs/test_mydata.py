@@ -48,6 +48,11 @@ def cog_of(bot: Reverie) -> Any:
     return cog
 
 
+def indexed(bot: Reverie) -> int:
+    """Return of how many pictures the memory knows what they look like."""
+    return sum(map(len, bot.album._indexes.values()))
+
+
 def public(server: Loopback) -> list[Message]:
     return [message for channel in server.world.channels.values() for message in channel.messages if message.visible_to is None]
 
@@ -284,7 +289,7 @@ async def test_who_is_erased_leaves_nothing_behind(discord_: Loopback, bot: Reve
     for user in (town.ann, town.ben):
         page = await told(discord_, user, discord_.general, "history", whose="server")
         assert listed(page) == [5, 4, 3]
-    assert set(similar(await told(discord_, town.ben, discord_.general, "similar", number=3))) == {4, 5}
+    assert set(similar(await told(discord_, town.ben, discord_.general, "similar", number=3))) == {4, 5} and indexed(bot) == 7
     assert (await told(discord_, town.ben, discord_.general, "show", number=1)).content.startswith("I don't remember this")
 
     # Ben has what he had, but for what hung on hers.
@@ -506,12 +511,14 @@ async def test_what_a_server_does_not_want_to_be_kept_is_forgotten(
     elsewhere = await painted(bot, discord_.ann, discord_.general, guild_id=77)
     direct = await painted(bot, discord_.ann, discord_.dm(discord_.ann))
     assert similar(await told(discord_, discord_.ben, discord_.general, "similar", number=3)) != [2]
+    assert indexed(bot) == 5
     await asked(discord_, painter)
     await aged(bot, 7.1, 1, 2, elsewhere.id, direct.id, 6)
     await aged(bot, 6.9, 3)
     await cog_of(bot).expire_once()
     assert [row["id"] for row in await bot.history._rows("SELECT id FROM job ORDER BY id")] == [2, 3, 4, 5, 6]
     assert not (tmp_path / "data" / "pictures" / "1").exists()
+    assert indexed(bot) == 4
     # Messages stay; what they belong to is forgotten.
     await bot.board.settled()
     assert not old.deleted and len(wall.messages) == 1

@@ -107,7 +107,9 @@ async def test_blocked_words_are_refused_wherever_a_prompt_comes_from(discord_: 
         assert (await reply(discord_, words, card)).content == f"<@{discord_.ann.id}> {REFUSED}"
     use = await discord_.command(discord_.ann, discord_.general, "variations", {"image": png((1, 2, 3)), "prompt": "zonk"})
     await discord_.wait_for(lambda: use.message and use.message.content == REFUSED)
-    assert (await repaint(discord_, "a zonk")).followups[0].content == REFUSED
+    options = {"image": png((9, 9, 9), 16), "prompt": "a zonk", "region": "left"}
+    use = await discord_.command(discord_.ann, discord_.general, "inpaint", options)
+    await discord_.wait_for(lambda: use.message and use.message.content == REFUSED)
     assert len(painter.painted) == 2 and await states(bot) == ["delivered", "delivered"]
     # Between one person and the bot there are no rules of a server.
     await dream(discord_, "a zonk", channel=discord_.dm(discord_.ann))

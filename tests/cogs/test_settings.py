@@ -446,16 +446,18 @@ async def with_others(server: Loopback, folder: Path, usual: ScriptedPainter, **
     queue = Queue(history, WIDE)
     loaders = {name: lambda painter=painter: painter for name, painter in others.items()}
     worker = Worker(queue, history, lambda: usual, preview_every_s=0, others=loaders)  # type: ignore[arg-type]
-    async with Reverie(queue, history, worker, EVERY_S, Endpoint(server.api, server.gateway)) as bot:
-        tasks = [asyncio.create_task(bot.start(server.token)), asyncio.create_task(worker.run())]
-        try:
-            await server.wait_for(lambda: tasks[0].done() or (bot.is_ready() and worker.ready.is_set()))
-            yield bot
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    await history.close()
+    try:
+        async with Reverie(queue, history, worker, EVERY_S, Endpoint(server.api, server.gateway)) as bot:
+            tasks = [asyncio.create_task(bot.start(server.token)), asyncio.create_task(worker.run())]
+            try:
+                await server.wait_for(lambda: tasks[0].done() or (bot.is_ready() and worker.ready.is_set()))
+                yield bot
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+    finally:
+        await history.close()
 
 
 async def test_a_model_is_chosen_and_one_that_is_gone_falls_back_to_the_usual_one(

@@ -454,3 +454,16 @@ async def test_stats_count_what_was_painted_and_shared_by_whom_and_where(history
     assert await gallery.stats(guild_id=SERVER) == Stats(3, 6, 1.5, 2, 2, 2)
     assert await gallery.stats(user_id=ANN, guild_id=ELSEWHERE) == Stats(1, 1, 0.5, 1, 0, 1)
     assert await gallery.stats(user_id=DAN) == Stats(0, 0, 0.0, 0, 0, 0)
+
+
+async def test_stars_of_who_asked_to_be_forgotten_are_not_read_in_again(history: History, gallery: Gallery) -> None:
+    picture = await shared(history)
+    await gallery.shown(77, CHANNEL, picture)
+    await gallery.star(picture, BOB, 77)
+    await Rights(history).erase_user(BOB)
+    await gallery.set_stars(picture, 77, {BOB, CAY})
+    assert [row["user_id"] for row in await history.database.rows("SELECT user_id FROM star")] == [CAY]
+    # Who gives one anew counts again.
+    await gallery.star(picture, BOB, 77)
+    await gallery.set_stars(picture, 77, {BOB, CAY})
+    assert await stars(history, picture) == 2

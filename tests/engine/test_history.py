@@ -308,6 +308,7 @@ EXPECTED = {
     "showing strict": ["message_id INTEGER", "channel_id INTEGER!", "picture INTEGER!"],
     "showing_picture": ["picture"],
     "star strict": ["picture INTEGER!", "user_id INTEGER!", "message_id INTEGER!"],
+    "left_star strict": ["message_id INTEGER!", "person TEXT!"],
     "star_user": ["user_id"],
     "star_message": ["message_id"],
     "vote strict": ["user_id INTEGER!", "first INTEGER!", "second INTEGER!"],
@@ -316,7 +317,7 @@ EXPECTED = {
     "ban strict": ["guild_id INTEGER!", "person TEXT!", "user_id INTEGER", "reason TEXT!", "created_at REAL!"],
     "report strict": [
         "id INTEGER", "guild_id INTEGER!", "job INTEGER!", "user_id INTEGER", "reason TEXT!", "channel_id INTEGER!", "message_id INTEGER!",
-        "created_at REAL!", "decision TEXT", "decided_by INTEGER", "decided_at REAL",
+        "created_at REAL!", "posted_channel INTEGER", "posted_message INTEGER", "decision TEXT", "decided_by INTEGER", "decided_at REAL",
     ],
     "report_open": ["guild_id", "id"],
     "report_job": ["job"],

@@ -278,7 +278,8 @@ async def test_other_models_are_loaded_when_they_are_first_asked_for_and_stay(qu
         jobs = [await queue.submit(Request("a cat", 3, 1, model=model), Origin(1, 1)) for model in ("other", "", "other", "gone")]
         for job in jobs:
             await until(job, State.PAINTED)
-        assert [job.painting.model for job in jobs if job.painting] == ["other", "scripted", "other", "scripted"] and len(other.painted) == len(painter.painted) == 2
+        assert [job.painting.model for job in jobs if job.painting] == ["other", "scripted", "other", "scripted"]
+        assert len(other.painted) == len(painter.painted) == 2
         assert len(loads) == 1 and loads[0].startswith("engine")
         assert worker.painter_of("other") is other and worker.painter_in("other") is other and worker.painter_of("gone") is painter
         assert await worker.embed_texts(other, ["a cat"]) == [other.seen("a cat")]
