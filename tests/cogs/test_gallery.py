@@ -296,6 +296,7 @@ async def test_neither_bots_nor_creators_count(discord_: Loopback, bot: Reverie)
         await told(discord_, await discord_.press(discord_.ann, message, named(message, cards.Act.STAR)))
         == "Stars for your own pictures do not count."
     )
+    await bot.board.settled()
     for person in (add_bot(discord_), discord_.bot, discord_.ann):
         await discord_.react(person, message, STAR)
     await discord_.react(discord_.ben, message, "👍")
@@ -415,10 +416,18 @@ async def test_an_entry_that_was_only_starred_itself_does_not_come_again_elsewhe
     await shows(discord_, bot, gallery, p1=1)
     await discord_.react(discord_.ben, entry(gallery), STAR)
     await discord_.unreact(discord_.ben, card, STAR)
-    await shows(discord_, bot, gallery, p1=1)
+    for _ in range(100):
+        if await starred_in(bot) == {entry(gallery).id}:
+            break
+        await asyncio.sleep(0.05)
     hall = await opened(discord_, bot, channel=discord_.add_channel("hall"))
     await shows(discord_, bot, gallery)
     assert [request for request in discord_.requests if request.path == f"/channels/{hall.id}/messages"] == []
+
+
+async def starred_in(bot: Reverie) -> set[int]:
+    """Return the messages that stars are on."""
+    return {row["message_id"] for row in await bot.history.database.rows("SELECT message_id FROM star")}
 
 
 @pytest.mark.parametrize("how", ["one", "bulk", "channel above"])
@@ -614,6 +623,27 @@ async def test_stars_take_effect_in_the_order_in_which_they_were_given(discord_:
     assert row["user_id"] == discord_.olga.id
 
 
+async def test_a_star_that_comes_when_its_message_is_just_being_taken_away_goes_with_it(
+    discord_: Loopback, bot: Reverie, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gallery = await opened(discord_, bot, stars=0)
+    await share_alone(discord_, discord_.ann, await dreamt(discord_))
+    await shows(discord_, bot, gallery, p1=0)
+    star, given = bot.gallery.star, []
+
+    async def too_late(*what: int) -> bool:
+        await bot.gallery.vanished(1)
+        given.append(await star(*what))
+        return given[-1]
+
+    monkeypatch.setattr(bot.gallery, "star", too_late)
+    await discord_.react(discord_.ben, entry(gallery), STAR)
+    await discord_.wait_for(lambda: given)
+    await becomes(discord_, lambda: entries(gallery), {1: [0, 0]})
+    await bot.board.settled()
+    assert await starred_in(bot) == set()
+
+
 async def test_stars_are_caught_up_with_after_the_connection_was_lost(discord_: Loopback, bot: Reverie) -> None:
     gallery = await opened(discord_, bot)
     first, second = await dreamt(discord_), await dreamt(discord_)
@@ -643,6 +673,10 @@ async def test_while_discord_does_not_tell_of_a_server_its_gallery_stays_as_it_i
     guild._channels.clear()
     bot.board.touch(1)
     await discord_.react(discord_.olga, card, STAR)
+    for _ in range(100):
+        if (await bot.gallery.of_server(discord_.guild.id))[0].stars == 2:
+            break
+        await asyncio.sleep(0.05)
     await bot.board.settled()
     assert entry(gallery) is shown and await bot.gallery.doomed() == []
     assert not [request for request in discord_.requests if request.path == f"/channels/{gallery.id}"]
@@ -716,6 +750,8 @@ async def test_a_vote_counts_once_and_for_who_was_asked(discord_: Loopback, bot:
     first = named(ballot, cards.Act.FIRST)
     uses = [await discord_.press(discord_.ben, ballot, first), await discord_.press(discord_.ben, ballot, first)]
     await discord_.wait_for(lambda: all(use.acknowledged.is_set() for use in uses) and ballot.content.startswith("There are no two"))
+    refused = [use for use in uses if use.message is not ballot]
+    assert [await told(discord_, use) for use in refused] == ["I don't remember this any longer. Ask for it anew."]
     assert sorted((await rated(bot, discord_)).values()) == [1484.0, 1516.0]
     assert {share.votes for share in await bot.gallery.of_server(discord_.guild.id)} == {1}
 
@@ -829,6 +865,11 @@ async def test_a_gallery_that_was_removed_while_the_bot_was_away_is_believed_to_
     discord_.remove_channel(gallery)
     async with start() as bot:
         await discord_.wait_for(lambda: bot.board.is_in_sight(discord_.guild.id))
+        for _ in range(3):
+            await bot.board.settled()
+            bot.board.touch(1)
+        await bot.board.settled()
+        assert sum(request.path == f"/channels/{gallery.id}" for request in discord_.requests) == 1
         again = await opened(discord_, bot)
         await shows(discord_, bot, again, p1=1)
 

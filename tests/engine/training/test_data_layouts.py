@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +103,14 @@ def test_every_layout_gives_the_same_samples(tmp_path: Path, layout: str) -> Non
         assert sample.embed.dtype == torch.float32 and np.array_equal(sample.embed, embed_of(number))
         assert sample.picture.dtype == torch.uint8 and sample.picture.shape == (3, 64, 64)
         assert (sample.picture.float() - torch.from_numpy(np.array(scene(number, (64, 64)))).permute(2, 0, 1)).abs().mean() < 25
+
+
+def test_widths_come_from_a_shard_that_tells_them(tmp_path: Path) -> None:
+    """The name of the first shard has fewer zeros than the keys, which only the later ones show."""
+    for shard in range(3):
+        write_tar(tmp_path / f"{shard}.tar", [(key_of(4 * shard + n), files_of(n, f"fox {4 * shard + n}")) for n in range(4)])
+    write_beside(tmp_path, 12)
+    assert all(np.array_equal(sample.embed, embed_of(number)) for number, sample in enumerate(Samples(tmp_path, embeds=True)))
 
 
 def test_only_what_is_asked_for_is_there(tmp_path: Path) -> None:
@@ -362,7 +371,9 @@ def test_embeddings_are_reordered_in_bounded_memory(tmp_path: Path, open_files: 
     monkeypatch.setattr(reorder, "BATCH_ROWS", batch_rows)
     shards = write_shards(tmp_path / "shards", 30, without=(8, 11, 29))
     found = write_apart(tmp_path / "found", 30, without=(8, 11, 29), dtype="float16")
+    already_open = len(os.listdir("/dev/fd"))
     out = reorder.reorder(found, tmp_path / "out", sorted(shards.glob("*.tar")))
+    assert len(os.listdir("/dev/fd")) <= already_open
     for shard in range(8):
         rows = np.load(out / f"img_emb_{shard:03}.npy")
         wanted = [embed_of(n) if n not in (8, 11, 29) else np.zeros(D) for n in range(4 * shard, min(4 * shard + 4, 29))]
