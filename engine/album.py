@@ -19,7 +19,7 @@ WORD = re.compile(r"(?:[^\W_][\u0300-\u036f]*)+")
 """A word and the marks on its letters. SQLite takes an underscore for a space."""
 FAMILY_LIMIT = 60
 """Jobs of a family that are told of."""
-LOADED_AT_ONCE = 5000
+LOADED_AT_ONCE = 1000
 """Other questions wait for so many signatures to be read at most."""
 
 
