@@ -83,11 +83,6 @@ class Album:
         """Return jobs in the order of their numbers; those that are gone meanwhile are left out."""
         return [job for number in numbers if (job := await self._history.find(number)) is not None]
 
-    async def thumbnails(self, job: Job) -> list[bytes]:
-        """Return the pictures of a job, as far as their files are there."""
-        painting = await self._history.painting_of(job)
-        return [picture.png for picture in painting.pictures] if painting else []
-
     # Families.
 
     async def family(self, job: Job) -> list[Relative]:

@@ -375,17 +375,6 @@ async def test_the_message_of_a_result_is_known_where_there_is_one(album: Album,
     assert await album.result_of(job) == 77 and await album.result_of(kept) is None
 
 
-async def test_the_pictures_of_a_job_are_there_unless_withheld_or_lost(album: Album, history: History, tmp_path: Path) -> None:
-    job = await ask(history)
-    assert await album.thumbnails(job) == []
-    painting = Painting((Picture(png((1, 2, 3)), 3, 8, 8), Picture(png((4, 5, 6)), 4, 8, 8)), "scripted", 9, 2.5, 0.5)
-    history.store(job, painting)
-    await history.painted(job, painting)
-    assert await album.thumbnails(job) == [png((1, 2, 3)), png((4, 5, 6))]
-    (tmp_path / "data" / "pictures" / str(job.id) / "1.png").unlink()
-    assert await album.thumbnails(job) == []
-
-
 async def test_what_a_picture_shows_is_known_where_something_looked_at_it(album: Album, history: History) -> None:
     job = await paint(history, await ask(history), (*seen(0, 90), None))
     assert [await album.embedding(job, position) for position in range(4)] == [(SPACE, seen(0)[0]), (SPACE, seen(90)[0]), None, None]
