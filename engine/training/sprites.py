@@ -7,28 +7,32 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.training.world import OBJECTS, SPRITE_SIDE, SPRITES
+from engine.training.world import NAMES, SPRITE_SIDE, SPRITES
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 STRIKE = 109  # the only size that this bitmap font holds
 COLUMNS = 8
-EMOJI = "🍎🍌🐦⛵🦋🌵🚗🥕🐱🦀🐶🐟🌻🦊🐸👻🍇❤🏠🌙🍄🦉🐼🐧🐷🚀⭐🍓🌳🐢☂🍉"
+EMOJI = "🍎🎈🍌🐝🐦⛵🦋🌵🍰🚗🥕🐱🍒🦀👑🐶🍩🐘🐟🌻🦊🐸👻🍇🎸🍔❤🏠🍋🦁🌙🍄🐙🦉🐼🐧🐷🍕🐰🚀⭐🍓🚂🌳🐢☂🍉🐳"
 
 
 def main() -> None:
-    """Write `sprites.png`, one tile per object in the order of OBJECTS."""
-    font = ImageFont.truetype(FONT, STRIKE)
-    sheet = Image.new("RGBA", (COLUMNS * SPRITE_SIDE, -(-len(OBJECTS) // COLUMNS) * SPRITE_SIDE))
+    """Write `sprites.png`, one tile per object in the order of NAMES."""
+    sheet = Image.new("RGBA", (COLUMNS * SPRITE_SIDE, -(-len(NAMES) // COLUMNS) * SPRITE_SIDE))
     for index, emoji in enumerate(EMOJI):
-        glyph = Image.new("RGBA", (2 * STRIKE, 2 * STRIKE))
-        ImageDraw.Draw(glyph).text((STRIKE // 2, STRIKE // 2), emoji, font=font, embedded_color=True)
-        glyph = glyph.crop(glyph.getbbox())
-        side = max(glyph.size)
-        tile = Image.new("RGBA", (side, side))
-        tile.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
-        tile = tile.resize((SPRITE_SIDE, SPRITE_SIDE), Image.Resampling.LANCZOS)
-        sheet.paste(tile, (index % COLUMNS * SPRITE_SIDE, index // COLUMNS * SPRITE_SIDE))
+        sheet.paste(draw(emoji), (index % COLUMNS * SPRITE_SIDE, index // COLUMNS * SPRITE_SIDE))
     sheet.save(SPRITES, optimize=True)
+
+
+def draw(emoji: str) -> Image.Image:
+    """Draw one emoji as a tile."""
+    glyph = Image.new("RGBA", (2 * STRIKE, 2 * STRIKE))
+    font = ImageFont.truetype(FONT, STRIKE)
+    ImageDraw.Draw(glyph).text((STRIKE // 2, STRIKE // 2), emoji, font=font, embedded_color=True)
+    glyph = glyph.crop(glyph.getbbox())
+    side = max(glyph.size)
+    tile = Image.new("RGBA", (side, side))
+    tile.paste(glyph, ((side - glyph.width) // 2, (side - glyph.height) // 2))
+    return tile.resize((SPRITE_SIDE, SPRITE_SIDE), Image.Resampling.LANCZOS)
 
 
 if __name__ == "__main__":

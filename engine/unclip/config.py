@@ -76,7 +76,8 @@ class ClipSource(Strict):
 
 
 class ModelConfig(Strict):
-    """A whole model, or the part of one that an operation needs: without a prior there are no dreams, without a decoder only embeddings.
+    """A whole model, or the part of one that an operation needs: without a prior there are no dreams, without a decoder only embeddings, and a CLIP
+    alone looks at pictures to train on.
 
     `load_on_cpu` is read for the format's sake: weights go where they are used.
     """
@@ -91,8 +92,8 @@ class ModelConfig(Strict):
 
     @model_validator(mode="after")
     def check_parts(self) -> "ModelConfig":
-        if self.decoder is None and self.prior is None:
-            raise ValueError("a model needs a decoder or a prior")
+        if self.decoder is None and self.prior is None and self.clip is None:
+            raise ValueError("a model needs a decoder, a prior or a clip")
         if self.prior is not None and self.clip is None:
             raise ValueError("a prior needs the clip that it was trained on")
         return self

@@ -57,6 +57,8 @@ class Model:
             Misconfigured: a file is missing, damaged or does not fit the others, or there is no such device.
         """
         config = read_model_config(path)
+        if config.decoder is None and config.prior is None:
+            raise Misconfigured(f"Model config {path}: a model that paints needs a decoder or a prior. Name one and start again.")
         chosen = choose_device(device, config.devices)
         number_format = choose_dtype(dtype, chosen)
         fetched = Files(config, path.parent)

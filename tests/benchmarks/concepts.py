@@ -14,17 +14,17 @@ import numpy as np
 
 from engine.concepts import STRICTNESS, shown
 from engine.jobs import Request
-from engine.training.world import BACKGROUNDS, OBJECTS
+from engine.training.world import BACKGROUNDS, NAMES
 from engine.unclip.painter import Painter
 from tests.benchmarks.fidelity import MODEL, interval
 
 SEED = 5
 
 
-def prompts(backgrounds: int) -> list[tuple[str, str]]:
+def prompts(things: list[str], backgrounds: int) -> list[tuple[str, str]]:
     """Return what is asked for: each object, on so many backgrounds, in words."""
     draw = np.random.default_rng(0)
-    chosen = [(thing, background) for thing in OBJECTS for background in draw.choice(list(BACKGROUNDS), backgrounds, replace=False)]
+    chosen = [(thing, background) for thing in things for background in draw.choice(list(BACKGROUNDS), backgrounds, replace=False)]
     return [(thing, re.sub(r"\ba (?=[aeiou])", "an ", f"a {thing} on a {background} background")) for thing, background in chosen]
 
 
@@ -44,11 +44,12 @@ def main() -> None:
     parser.add_argument("--backgrounds", type=int, default=4, help="pictures of each object, up to 10")
     options = parser.parse_args()
     painter = Painter.from_config(MODEL)
-    pictures = painted(painter, prompts(options.backgrounds))
-    concepts = dict(zip(OBJECTS, painter.embed_texts([f"a {thing}" for thing in OBJECTS]), strict=True))
+    things = [name for name in NAMES if name in painter.known_words]
+    pictures = painted(painter, prompts(things, options.backgrounds))
+    concepts = dict(zip(things, painter.embed_texts([f"a {thing}" for thing in things]), strict=True))
     everyday = painter.embed_texts(painter.everyday)
-    others = len(pictures) * (len(OBJECTS) - 1)
-    print(f"{len(pictures)} pictures, {len(OBJECTS)} concepts, {len(everyday)} everyday texts")
+    others = len(pictures) * (len(things) - 1)
+    print(f"{len(pictures)} pictures, {len(things)} concepts, {len(everyday)} everyday texts")
     print(f"{'strictness':<12}{'found':<26}{'false alarm, per concept':<28}{'pictures with a false alarm'}")
     for name, threshold in STRICTNESS.items():
         found = [(thing, shown(embedding, concepts, everyday, threshold)) for thing, embedding in pictures]

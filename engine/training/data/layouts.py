@@ -29,6 +29,7 @@ from engine.uploads import Frame, Framing, open_picture
 BESIDE = re.compile(r"img_emb_(\d+)\.npy")
 ROWS_AT_ONCE = 4096
 NO_PICTURE, NO_CAPTION, NO_EMBEDDING, AMBIGUOUS = "no readable picture", "no caption", "no embedding", "two files of a name"
+SMALL = "smaller than {} pixels"
 
 
 class Sample(NamedTuple):
@@ -104,6 +105,7 @@ class Samples(IterableDataset[Sample]):
         buffer: int = 1000,
         epochs: int | None = 1,
         share: tuple[int, int] = (0, 1),
+        keep: Callable[[str], bool] | None = None,
     ) -> None:
         """Find the shards and where their embeddings are.
 
@@ -113,7 +115,7 @@ class Samples(IterableDataset[Sample]):
         self.shards = find_shards(path)
         self.pictures, self.captions, self.side = pictures, captions, side
         self.seed, self.buffer, self.epochs, self.share = seed, max(buffer, 1), epochs, share
-        self.width = width
+        self.width, self.keep = width, keep
         self.embeds = embeds
         self.beside = find_embeddings(self.shards, embeddings, whole=Path(path).is_dir()) if embeds else None
         self.position = Position()
@@ -152,14 +154,14 @@ class Samples(IterableDataset[Sample]):
 
         Raises:
             Misconfigured: a shard is missing, damaged, or holds another number of samples or other embeddings than it should; or nothing that is
-                there can be used.
+                there can be used; a part of the samples, read once, may be empty.
         """
         while self.epochs is None or self.position.epoch < self.epochs:
             begun = replace(self.position, passed={}) == Position(self.position.epoch)
             for sample in self.epoch():
                 begun = False
                 yield sample
-            if begun:
+            if begun and (self.epochs is None or self.keep is None):
                 reasons = ", ".join(f"{count} × {reason}" for reason, count in self.passed.items()) or "there are none"
                 raise Misconfigured(f"No sample of {self.shards[0].parent} can be used: {reasons}. Make the shards again.")
             self.position = Position(epoch=self.position.epoch + 1, passed=self.position.passed)
@@ -176,8 +178,11 @@ class Samples(IterableDataset[Sample]):
             order = self.shuffled(len(placed), start.epoch, block + 1)
             for taken in range(self.position.taken, len(placed)):
                 self.position = replace(self.position, taken=taken + 1)
+                raw = placed[order[taken]][2]
+                if self.keep is not None and not self.keep(raw.key):
+                    continue
                 try:
-                    sample = self.decode(placed[order[taken]][2])
+                    sample = self.decode(raw)
                 except PassedOver as reason:
                     passed = self.passed + Counter([str(reason)])
                     self.position = replace(self.position, passed=dict(passed))
@@ -251,12 +256,14 @@ class Samples(IterableDataset[Sample]):
         """Return a picture, (3, H, W) uint8.
 
         Raises:
-            PassedOver: there is none, or it cannot be read.
+            PassedOver: there is none, it cannot be read, or it is smaller than what is wanted.
         """
         try:
             picture = open_picture(data or b"")
         except InvalidRequest:
             raise PassedOver(NO_PICTURE) from None
+        if self.side is not None and min(picture.size) < self.side:
+            raise PassedOver(SMALL.format(self.side))
         flat = on_white(picture) if self.side is None else Frame(picture.size, self.side, Framing.CROP).apply(picture)
         return torch.from_numpy(np.array(flat)).permute(2, 0, 1).contiguous()
 

@@ -86,23 +86,23 @@ def is_unordered(folder: Path) -> bool:
     return (folder / "img_emb").is_dir() and any((folder / "metadata").glob("*.parquet"))
 
 
-def find_parts(folder: Path) -> list[Part]:
-    """Find the embeddings of a folder of clip-retrieval's, and the table of each.
+def find_parts(embeds_folder: Path, metadata_folder: Path) -> list[Part]:
+    """Find the embeddings of clip-retrieval's `img_emb`, and of each the table in its `metadata`.
 
     Raises:
         Misconfigured: one of a pair is missing, or they are not of one length or width.
     """
     sides = []
-    for inner, ending in (("img_emb", "npy"), ("metadata", "parquet")):
+    for folder, ending in ((embeds_folder, "npy"), (metadata_folder, "parquet")):
         found = {}
-        for path in (folder / inner).glob(f"*.{ending}"):
+        for path in folder.glob(f"*.{ending}"):
             if named := re.search(r"_(\d+)$", path.stem):
                 found[int(named[1])] = path
         sides.append(found)
     embeds, tables = sides
     for number in sorted(embeds.keys() ^ tables.keys()):
-        there, missing = (embeds[number], "metadata") if number in embeds else (tables[number], "img_emb")
-        raise Misconfigured(f"{there} has no counterpart in {folder / missing}. Restore it, or remove the one.")
+        there, missing = (embeds[number], metadata_folder) if number in embeds else (tables[number], embeds_folder)
+        raise Misconfigured(f"{there} has no counterpart in {missing}. Restore it, or remove the one.")
     parts = [Part(embeds[number], tables[number]) for number in sorted(embeds)]
     width: int | None = None
     for part in parts:
@@ -127,7 +127,7 @@ def reorder(folder: Path, out: Path, shards: Sequence[Path]) -> Path:
     Raises:
         Misconfigured: the parts do not fit together, a key is none of such shards, or there is no room.
     """
-    parts = find_parts(folder)
+    parts = find_parts(folder / "img_emb", folder / "metadata")
     if not parts:
         raise Misconfigured(f"{folder / 'img_emb'} holds no embeddings that are named like img_emb_0.npy. Restore them.")
     widths = find_widths(shards)

@@ -424,7 +424,7 @@ def test_the_command_line_tells_people_and_answers_with_a_code(
     code, _, err = answer("data", str(folder), str(tmp_path / "other"))
     assert code == training.INTERRUPTED and "goes on where it was" in err
     asked: list[str] = []
-    monkeypatch.setitem(training.COMMANDS, "clip", lambda: asked.append("clip"))
+    monkeypatch.setitem(training.COMMANDS, "clip", ("", lambda parser: None, lambda options: asked.append("clip") or "done"))
     for words in (["clip"], ["clip", "--threads", "1"], ["--threads", "1", "clip"]):
         assert answer(*words)[0] == 0
     assert asked == ["clip"] * 3

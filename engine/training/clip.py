@@ -1,0 +1,143 @@
+"""CLIP: pictures and captions into one space."""
+
+import json
+import math
+import shutil
+import string
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.errors import Misconfigured
+from engine.training.configs import ClipRun
+from engine.training.loop import Part
+from engine.training.saving import write_whole
+from engine.training.source import Batch
+from engine.unclip.clip import OpenClip, from_folder, load_clip
+from engine.unclip.config import LOCAL_CLIP, read_json
+
+LARGEST_LOGIT_SCALE = math.log(100)
+"""Source: Radford et al. 2021, arXiv:2103.00020, section 2.5."""
+MOST_WORDS = 3
+"""Without meaning, that are put into a caption."""
+
+
+class ClipTrainee:
+    """A CLIP of open_clip's in training, from its weights or from the start where it has none yet."""
+
+    def __init__(self, run: ClipRun, base: Path) -> None:
+        """Build it; `base` is where the config lies.
+
+        Raises:
+            Misconfigured: it is no CLIP of open_clip, or its weights cannot be had.
+        """
+        self.run, self.folder = run, base / run.clip.model.removeprefix(LOCAL_CLIP)
+        if run.clip.make not in ("open_clip", "openai"):
+            raise Misconfigured(f"clip.make '{run.clip.make}' cannot be trained; open_clip and openai can.")
+        local = run.clip.model.startswith(LOCAL_CLIP)
+        if local and run.train.load_from is None:
+            self.clip, _ = from_folder(self.folder)
+        else:
+            loaded = load_clip(run.clip, base, dtype=torch.float32, device="cpu")
+            assert isinstance(loaded, OpenClip)
+            self.clip = loaded
+        model: Any = self.clip.model
+        model.requires_grad_(True)
+        if run.train.freeze_image:
+            model.visual.requires_grad_(False)
+        if run.train.freeze_text:
+            for name, value in model.named_parameters():
+                if not name.startswith("visual."):
+                    value.requires_grad_(False)
+        self.parts = {"clip": Part(self.clip, run.train.lr, run.train.wd)}
+
+    def loss(self, name: str, batch: Batch) -> Tensor:
+        """Contrast pictures with captions; every equal caption counts as a match.
+
+        Source: Radford et al. 2021, arXiv:2103.00020, figure 3.
+        """
+        assert batch.pictures is not None
+        model: Any = self.clip.model
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
+        rng, data = np.random.default_rng(int(torch.randint(2**31, ()))), self.run.data
+        return self.contrast(batch, [wear(text, rng, data.typo_share, data.nonsense_share) for text in batch.captions])[0]
+
+    def contrast(self, batch: Batch, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss, the likeness of every picture to every caption, (B, B), and which are matches."""
+        assert batch.pictures is not None
+        model: Any = self.clip.model
+        pictures = F.interpolate(batch.pictures, self.clip.side, mode="area") if batch.pictures.shape[-1] != self.clip.side else batch.pictures
+        if self.clip.training and self.run.train.picture_noise:
+            pictures = pictures + self.run.train.picture_noise * torch.randn(len(pictures), 3, 1, 1, device=pictures.device)
+        text = self.clip.embed_text(self.clip.tokenize(captions).to(pictures.device)).embed
+        logits = model.logit_scale.exp() * self.clip.embed_image(pictures) @ text.T
+        matches = torch.tensor([[one == other for other in batch.captions] for one in batch.captions], device=pictures.device).float()
+        by_picture = F.cross_entropy(logits, matches / matches.sum(1, keepdim=True))
+        by_caption = F.cross_entropy(logits.T, matches.T / matches.T.sum(1, keepdim=True))
+        return (by_picture + by_caption) / 2, logits, matches
+
+    def measure(self, batches: Iterator[Batch]) -> dict[str, float]:
+        """Return the loss, and how often a picture's nearest caption of a batch is its own."""
+        losses, right, count = [], 0.0, 0
+        for batch in batches:
+            if len(batch) < 2:
+                continue
+            loss, logits, matches = self.contrast(batch, batch.captions)
+            losses.append(float(loss))
+            right += float(matches.gather(1, logits.argmax(1, keepdim=True)).sum())
+            count += len(batch)
+        return {"loss": float(np.mean(losses)), "retrieval": right / count} if losses else {}
+
+    def show(self, batch: Batch) -> Image.Image | None:
+        """There is nothing to see."""
+        return None
+
+    def write(self, folder: Path, name: str) -> None:
+        """Write a folder in open_clip's format, which `local-dir:` names."""
+        place = folder / name
+        weights = {key: value.detach().cpu().contiguous() for key, value in self.clip.model.state_dict().items()}
+        write_whole(place / "open_clip_model.safetensors", lambda path: save_file(weights, path))
+        if self.run.clip.model.startswith(LOCAL_CLIP):
+            config = read_json(self.folder / "open_clip_config.json")
+            tokenizer = config["model_cfg"]["text_cfg"].get("tokenizer_kwargs", {})
+            if vocabulary := tokenizer.get("bpe_path"):
+                tokenizer["bpe_path"] = Path(vocabulary).name
+                shutil.copyfile(self.folder / vocabulary, place / tokenizer["bpe_path"])
+            write_whole(place / "open_clip_config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+
+
+def wear(text: str, rng: np.random.Generator, typo_share: float, nonsense_share: float) -> str:
+    """Misspell a word of a caption, sometimes, and put words of random letters into it, sometimes."""
+    words = text.split()
+    if rng.random() < typo_share:
+        place = int(rng.integers(len(words)))
+        words[place] = misspelt(words[place], rng)
+    if rng.random() < nonsense_share:
+        for _ in range(rng.integers(1, MOST_WORDS + 1)):
+            word = "".join(rng.choice(list(string.ascii_lowercase), size=rng.integers(2, 9)))
+            words.insert(int(rng.integers(len(words) + 1)), word)
+    return " ".join(words)
+
+
+def misspelt(word: str, rng: np.random.Generator) -> str:
+    """Leave a letter out, double it, swap it with the next one, or take another one for it; words of three letters stay."""
+    if len(word) < 4:
+        return word
+    at = int(rng.integers(1, len(word) - 1))
+    match rng.integers(4):
+        case 0:
+            return word[:at] + word[at + 1 :]
+        case 1:
+            return word[:at] + word[at] + word[at:]
+        case 2:
+            return word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+        case _:
+            return word[:at] + str(rng.choice(list(string.ascii_lowercase))) + word[at + 1 :]

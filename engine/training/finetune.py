@@ -1,0 +1,262 @@
+"""The command `finetune`: a model learns something new from a few pictures, and is offered under a name of its own.
+
+CLIP stays as it is, so everything that was embedded keeps its meaning; the prior learns what the new captions mean, the cascade how it is painted.
+What the model knew is rehearsed beside it: two of three samples are old ones.
+"""
+
+import argparse
+import io
+import json
+import logging
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from webdataset import TarWriter
+
+from engine.errors import Misconfigured
+from engine.files import fetch
+from engine.training import runs
+from engine.training.configs import DecoderRun, PriorRun
+from engine.training.data.embed import Eye
+from engine.training.data.tars import MANIFEST, caption_of, find_shards, picture_of, read_tar
+from engine.training.picturebook import MODEL, write_half
+from engine.training.world import draw_world
+from engine.unclip.checkpoints import read_checkpoint
+from engine.unclip.config import LOCAL_CLIP, ModelConfig, UnetSource, read_json, read_model_config
+from engine.unclip.loading import config_of
+
+log = logging.getLogger(__name__)
+
+BUNDLED = MODEL / "picturebook.json"
+OFFERED = Path("data") / "models"
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
+NEW_SHARE = 1 / 3
+REHEARSED = 2400
+"""Old samples that are rehearsed."""
+REHEARSAL_SEED = 2
+EYEFUL = 64
+SHARD_SIZE = 1200
+PRIOR = {"steps": 700, "lr": 3e-4, "batch_size": 128}
+UNETS = ({"steps": 280, "lr": 6e-4, "batch_size": 64}, {"steps": 120, "lr": 5e-4, "batch_size": 32})
+"""Of the base decoder, and of every upsampler."""
+WARM_UP_SHARE = 0.1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Tell a parser what the command takes."""
+    parser.add_argument("shards", type=Path, metavar="SHARDS", help="what `data` wrote with this model's config")
+    parser.add_argument("--name", required=True, help="of the new model: small letters, digits, - and _")
+    parser.add_argument("--model", type=Path, default=BUNDLED, metavar="MODEL.json", help="model that learns (default: picturebook)")
+    parser.add_argument("--rehearsal", type=Path, metavar="SHARDS", help="what it knows already (default: for picturebook, its own world)")
+    parser.add_argument("--out", type=Path, default=OFFERED, metavar="FOLDER", help="where models lie that the bot offers (default: data/models)")
+    parser.add_argument("--run", type=Path, metavar="RUN", help="folder of the run; one that is there goes on where it was (default: runs/NAME)")
+    parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="divides the number of steps: 2 is faster and worse (default 1)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default auto)")
+
+
+def run(options: argparse.Namespace) -> str:
+    """Train, and put the new model where the bot looks.
+
+    Raises:
+        Misconfigured: model and shards do not fit, or training cannot be done; the message says what to do.
+    """
+    if not NAME.fullmatch(options.name) or options.name == options.model.stem:
+        raise Misconfigured(f"A model cannot be called '{options.name:.40}'. Use 1 to 32 small letters, digits, - and _, and not the old name.")
+    if options.speed <= 0:
+        raise Misconfigured(f"--speed must be above 0, not {options.speed:g}.")
+    folder = options.run or Path("runs") / options.name
+    config = read_model_config(options.model)
+    source = only_source(config, options.model)
+    eye = Eye.from_config(options.model, options.device)
+    check_shards(options.shards, eye)
+    mixed = mix(options.shards, options.rehearsal, options.model, eye, folder / "shards")
+
+    def steps(settings: dict[str, Any]) -> dict[str, Any]:
+        count = max(round(settings["steps"] / options.speed), 1)
+        return {
+            "steps": count,
+            "lr": settings["lr"],
+            "lr_schedule": "cosine",
+            "warmup_steps": round(count * WARM_UP_SHARE),
+            "max_grad_norm": 1.0,
+            "ema_beta": 0.99,
+            "validate_every_steps": max(count // 4, 1),
+        }
+
+    tracker: dict[str, Any] = {"log": {}, "save": {}}
+    splits = {"train": 1.0, "val": 0.0, "test": 0.0}
+    assert config.prior is not None and config.clip is not None
+    train_configs = [None if part.load_config_from is None else fetch(part.load_config_from, options.model.parent) for part in (config.prior, source)]
+    prior_weights, prior_config = parts_of(config.prior, options.model.parent)
+    prior = PriorRun.model_validate(
+        {
+            "prior": {**prior_config["prior"], "clip": None},
+            "data": {"image_url": str(mixed), "batch_size": PRIOR["batch_size"], "splits": splits},
+            "train": {**steps(PRIOR), "load_from": str(prior_weights), "random_seed": 0, "eval_timesteps": [20]},
+            "tracker": tracker,
+        }
+    )
+    log.info("the prior learns what the captions mean")
+    runs.train_prior(prior, eye.clip, mixed, None, folder / "prior", options.device, train_configs[0])
+
+    weights, decoder_config = parts_of(source, options.model.parent)
+    count = len(decoder_config["decoder"]["unets"])
+    for index in range(count):
+        settings = UNETS[min(index, 1)]
+        decoder = DecoderRun.model_validate(
+            {
+                "decoder": {**decoder_config["decoder"], "clip": None},
+                "data": {"webdataset_base_url": str(mixed), "batch_size": settings["batch_size"], "splits": splits},
+                "train": {**steps(settings), "load_from": str(weights), "unet_training_mask": [other == index for other in range(count)]},
+                "evaluate": {},
+                "tracker": tracker,
+            }
+        )
+        log.info("unet %d of %d learns how it is painted", index + 1, count)
+        runs.train_decoder(decoder, eye.clip, mixed, None, folder / f"unet{index + 1}", options.device, train_configs[1])
+        weights = folder / f"unet{index + 1}" / "latest.safetensors"
+    path = write_model(options, config, source, folder, weights, decoder_config, prior_config)
+    return f"{path} is offered as model '{options.name}' where more_models names {options.out}"
+
+
+def only_source(config: ModelConfig, path: Path) -> UnetSource:
+    """Return the one checkpoint that holds all unets of a model.
+
+    Raises:
+        Misconfigured: the model has no prior or no decoder, or several checkpoints.
+    """
+    if config.prior is None or config.decoder is None or config.clip is None:
+        raise Misconfigured(f"Model config {path} has no prior or no decoder. Fine-tune a whole model.")
+    if len(config.decoder.unet_sources) > 1:
+        raise Misconfigured(
+            f"The unets of model config {path} lie in several checkpoints. Train each with `decoder --from` and write a config by hand."
+        )
+    return config.decoder.unet_sources[0]
+
+
+def parts_of(source: Any, base: Path) -> tuple[Path, dict[str, Any]]:
+    """Return where a source's weights are, and its train config.
+
+    Raises:
+        Misconfigured: they cannot be had.
+    """
+    weights = fetch(source.load_model_from, base)
+    named = None if source.load_config_from is None else fetch(source.load_config_from, base)
+    config, _ = config_of(read_checkpoint(weights), named)
+    assert isinstance(config, dict)
+    return weights, config
+
+
+def check_shards(shards: Path, eye: Eye) -> None:
+    """Make sure that shards were embedded by the model's own CLIP.
+
+    Raises:
+        Misconfigured: they were not, as far as their manifest tells.
+    """
+    find_shards(shards)
+    manifest = shards / MANIFEST
+    if manifest.exists() and read_json(manifest).get("clip") != eye.fingerprint():
+        raise Misconfigured(
+            f"{shards} was not embedded by this model's CLIP. Make it with `python -m engine.training data … --config` of this model."
+        )
+
+
+def mix(shards: Path, rehearsal: Path | None, model: Path, eye: Eye, folder: Path) -> Path:
+    """Write new samples, each as often as it takes, among old ones.
+
+    Raises:
+        Misconfigured: there is no new sample.
+    """
+    done = folder / "done"
+    if done.exists():
+        return folder
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    new = list(files_of(shards))
+    if not new:
+        raise Misconfigured(f"{shards} holds no sample with picture, caption and embedding. Make it with `python -m engine.training data`.")
+    old: list[dict[str, bytes]] = []
+    if rehearsal is not None:
+        old = [files for files, _ in zip(files_of(rehearsal), range(REHEARSED), strict=False)]
+    elif model.resolve() == BUNDLED.resolve():
+        old = list(draw_old(eye))
+    else:
+        log.warning("nothing is rehearsed: what the model knew may fade. Name some of its old shards with --rehearsal")
+    repeats = max(round(len(old) * NEW_SHARE / (1 - NEW_SHARE) / len(new)), 1)
+    samples = new * repeats + old
+    np.random.default_rng(0).shuffle(samples)
+    for shard, start in enumerate(range(0, len(samples), SHARD_SIZE)):
+        part = samples[start : start + SHARD_SIZE]
+        with TarWriter(str(folder / f"{shard:05}.tar"), user="", group="", encoder=False, mtime=0) as tar:
+            for index, files in enumerate(part):
+                tar.write({"__key__": f"{shard:05}{index:04}", **files})
+        (folder / f"{shard:05}_stats.json").write_text(json.dumps({"successes": len(part)}))
+    log.info("%d new samples, each %d times, among %d old ones", len(new), repeats, len(old))
+    done.touch()
+    return folder
+
+
+def files_of(shards: Path) -> Iterator[dict[str, bytes]]:
+    """Yield the samples of shards that are whole."""
+    for shard in find_shards(shards):
+        for _, files in read_tar(shard):
+            picture, caption = picture_of(files), caption_of(files)
+            if picture and caption and "npy" in files:
+                yield {"jpg": picture, "txt": caption.encode(), "npy": bytes(files["npy"])}
+
+
+def draw_old(eye: Eye) -> Iterator[dict[str, bytes]]:
+    """Draw the world of the bundled model anew."""
+    scenes = list(draw_world(REHEARSED, REHEARSAL_SEED))
+    for start in range(0, len(scenes), EYEFUL):
+        part = scenes[start : start + EYEFUL]
+        images = [Image.fromarray(picture) for picture, _, _ in part]
+        squares = [image.resize((eye.clip.side, eye.clip.side), Image.Resampling.LANCZOS) for image in images]
+        for image, (_, caption, _), embed in zip(images, part, eye.embed(squares), strict=True):
+            picture, row = io.BytesIO(), io.BytesIO()
+            image.save(picture, "JPEG", quality=95, subsampling="4:4:4")
+            np.save(row, embed)
+            yield {"jpg": picture.getvalue(), "txt": caption.encode(), "npy": row.getvalue()}
+
+
+def write_model(
+    options: argparse.Namespace,
+    config: ModelConfig,
+    source: UnetSource,
+    folder: Path,
+    weights: Path,
+    decoder_config: dict[str, Any],
+    prior_config: dict[str, Any],
+) -> Path:
+    """Write a model config with everything that it needs beside it, in one go."""
+    place, part = options.out / options.name, options.out / f".{options.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    write_half(read_checkpoint(weights).weights, part / "decoder.safetensors")
+    write_half(read_checkpoint(folder / "prior" / "latest.safetensors").weights, part / "prior.safetensors")
+    (part / "decoder.json").write_text(json.dumps({"decoder": decoder_config["decoder"]}, indent=2))
+    (part / "prior.json").write_text(json.dumps({"prior": prior_config["prior"]}, indent=2))
+    content = read_json(options.model)
+    [unets] = content["decoder"]["unet_sources"]
+    for part_config, name in ((unets, "decoder"), (content["prior"], "prior")):
+        part_config["load_model_from"] = {"load_type": "local", "path": f"{name}.safetensors"}
+        part_config["load_config_from"] = {"load_type": "local", "path": f"{name}.json"}
+    assert config.clip is not None
+    if config.clip.model.startswith(LOCAL_CLIP):
+        shutil.copytree(options.model.parent / config.clip.model.removeprefix(LOCAL_CLIP), part / "clip")
+        content["clip"]["model"] = f"{LOCAL_CLIP}clip"
+    if config.vocabulary is not None:
+        known = fetch(config.vocabulary, options.model.parent).read_text(encoding="utf-8").split()
+        captions = " ".join(files["txt"].decode() for files in files_of(options.shards)).lower()
+        learnt = [*re.findall(r"[^\W\d_]+", captions)]
+        (part / "words.txt").write_text("\n".join(dict.fromkeys([*known, *learnt])) + "\n", encoding="utf-8")
+        content["vocabulary"] = {"load_type": "local", "path": "words.txt"}
+    (part / f"{options.name}.json").write_text(json.dumps(content, indent=2))
+    shutil.rmtree(place, ignore_errors=True)
+    part.rename(place)
+    return place / f"{options.name}.json"

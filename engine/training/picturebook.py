@@ -1,0 +1,125 @@
+"""The recipe of the bundled model: its world as shards, and what becomes of the trained networks.
+
+Every line is `python -m engine.training …`; TRAIN stands for configs/training/picturebook:
+
+    world runs/world
+    clip --config TRAIN-clip.json --data runs/world --out runs/clip
+    data runs/world runs/shards --config TRAIN.json --side 128 --shard-size 2000
+    prior --config TRAIN-prior.json --out runs/prior
+    decoder --config TRAIN-base.json --out runs/base
+    decoder --config TRAIN-upsampler.json --out runs/upsampler
+    export --clip runs/clip/best --prior runs/prior/best.safetensors --base runs/base/best.safetensors --upsampler runs/upsampler/best.safetensors
+    gallery
+"""
+
+import io
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+from webdataset import TarWriter
+
+from engine.errors import Misconfigured
+from engine.jobs import Request
+from engine.pictures import encode
+from engine.training.library import DERIVED
+from engine.training.sheets import contact_sheet
+from engine.training.world import BACKGROUNDS, NAMES, draw_world, words
+from engine.unclip.checkpoints import read_checkpoint
+from engine.unclip.painter import Painter
+from engine.unclip.train_config import without_none
+
+log = logging.getLogger(__name__)
+
+MODEL = Path(__file__).parents[2] / "configs" / "picturebook"
+SHARD_SIZE = 2000
+QUALITY = 95
+GALLERY_COLUMNS, GALLERY_TILE_PX = 8, 128
+
+
+def write_world(folder: Path, count: int, seed: int) -> None:
+    """Draw the world as shards that img2dataset could have written: pictures and captions, no embeddings yet."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = iter(tqdm(draw_world(count, seed), total=count, unit=" scenes", disable=None))
+    for shard, start in enumerate(range(0, count, SHARD_SIZE)):
+        size = min(SHARD_SIZE, count - start)
+        with TarWriter(str(folder / f"{shard:05}.tar"), user="", group="", encoder=False, mtime=0) as tar:
+            for index, (picture, caption, _) in zip(range(size), scenes, strict=False):
+                file = io.BytesIO()
+                Image.fromarray(picture).save(file, "JPEG", quality=QUALITY, subsampling="4:4:4")
+                tar.write({"__key__": f"{shard:05}{index:04}", "jpg": file.getvalue(), "txt": caption.encode()})
+        (folder / f"{shard:05}_stats.json").write_text(json.dumps({"successes": size}))
+
+
+def export_clip(folder: Path) -> None:
+    """Put a trained CLIP into the bundled model, in float16."""
+    place = MODEL / "clip"
+    place.mkdir(parents=True, exist_ok=True)
+    write_half(load_file(folder / "open_clip_model.safetensors"), place / "open_clip_model.safetensors")
+    shutil.copyfile(folder / "open_clip_config.json", place / "open_clip_config.json")
+    (MODEL / "words.txt").write_text("\n".join(words()) + "\n")
+
+
+def export_prior(path: Path) -> None:
+    """Put a trained prior into the bundled model, in float16."""
+    trained = read_checkpoint(path)
+    write_half(trained.weights, MODEL / "prior.safetensors")
+    write_config("prior", trained.config)
+
+
+def export_decoder(base: Path, upsampler: Path) -> None:
+    """Put the two trained unets into the bundled model, in float16.
+
+    Raises:
+        Misconfigured: a file holds no such unet.
+    """
+    parts: dict[str, Tensor] = {}
+    write_config("decoder", read_checkpoint(base).config)
+    for path, prefix in ((base, "unets.0."), (upsampler, "unets.1.")):
+        found = {key: value for key, value in read_checkpoint(path).weights.items() if key.startswith(prefix)}
+        if not found:
+            raise Misconfigured(f"{path} holds no tensor {prefix}*. Name what `decoder` wrote.")
+        parts |= found
+    write_half(parts, MODEL / "decoder.safetensors")
+
+
+def write_config(part: str, config: dict[str, Any] | None) -> None:
+    """Put what a checkpoint says of its network beside the weights."""
+    content = {part: without_none((config or {})[part])}
+    content[part].pop("clip", None)
+    (MODEL / f"{part}.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def write_half(weights: dict[str, Tensor], path: Path) -> None:
+    """Write weights in float16, without what follows from the config."""
+    half = {key: value.to(torch.float16).contiguous() for key, value in weights.items() if not key.startswith(DERIVED)}
+    save_file(half, path)
+    log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
+
+
+def gallery() -> None:
+    """Paint every object on one background after the other, the first picture of each, none chosen; and one sheet of the other operations."""
+    painter = Painter.from_config(MODEL / "picturebook.json")
+    prompts = [f"{name} on a {list(BACKGROUNDS)[index % len(BACKGROUNDS)]} background" for index, name in enumerate(NAMES)]
+    painted = [painter.paint(Request(prompt, seed=0, count=1), lambda progress: None).pictures[0] for prompt in prompts]
+    pictures = [Image.open(io.BytesIO(picture.png)) for picture in painted]
+    contact_sheet(pictures, GALLERY_COLUMNS, GALLERY_TILE_PX).save(MODEL / "gallery.png", optimize=True)
+
+    [cat] = painter.dream(["a cat on a red background"], count=1, seed=7)
+    variations = painter.variation([cat.picture.png], count=3, seed=7)
+    side = cat.image.width
+    mask = Image.new("L", (side, side))
+    mask.paste(255, (side // 5, side // 5, side - 1, side - 1))
+    repainted = [
+        painter.inpaint(cat.picture.png, encode(mask), f"{name} on a red background", count=1, seed=7)[0] for name in ("a dog", "an apple", "a fox")
+    ]
+    seen = Image.composite(Image.new("RGB", mask.size, "white"), cat.image, mask)
+    images = [one.image for one in (cat, *variations)] + [seen] + [one.image for one in repainted]
+    contact_sheet(images, 4, GALLERY_TILE_PX).save(MODEL / "operations.png", optimize=True)

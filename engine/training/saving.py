@@ -1,0 +1,60 @@
+"""Files that are there as a whole or not at all, and networks in the form that `engine` and the library load."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.errors import Misconfigured
+from engine.unclip.dialects import Release
+
+READABLE = 0o644
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written beside its place and put there when all of it is on the disk.
+
+    Raises:
+        Misconfigured: it cannot be written. What was there before stays.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        # safetensors lets nobody but its owner read what it writes; a bot may run as somebody else.
+        part.chmod(READABLE)
+        part.replace(path)
+    except (OSError, RuntimeError) as error:
+        # torch's writer tells of a full disk as a RuntimeError.
+        part.unlink(missing_ok=True)
+        raise Misconfigured(unwritable(path, error)) from None
+
+
+def unwritable(path: Path, error: OSError | RuntimeError) -> str:
+    """Say why a file or folder of a run cannot be written."""
+    if isinstance(error, OSError) and error.errno not in FULL:
+        reason = f"{error.strerror or error}. Mend that and"
+    else:
+        reason = "the disk is full. Make room and"
+    return f"{path} cannot be written: {reason} run the same command again: it goes on from the last good checkpoint."
+
+
+def write_networks(folder: Path, name: str, weights: dict[str, Tensor], config: dict[str, Any], release: Release) -> None:
+    """Write networks of a release as NAME.pth, `{"model", "version", "config"}` as the library's trainers do, and as NAME.safetensors.
+
+    Raises:
+        Misconfigured: they cannot be written.
+    """
+    weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    facts = {"version": str(release), "config": json.dumps(config)}
+    write_whole(folder / f"{name}.pth", lambda path: torch.save({"model": weights, "version": str(release), "config": config}, path))
+    write_whole(folder / f"{name}.safetensors", lambda path: save_file(weights, path, metadata=facts))
