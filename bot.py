@@ -8,13 +8,13 @@ python bot.py --doctor   looks at everything that the bot needs, and says what i
 import argparse
 import asyncio
 import contextlib
-import functools
 import logging
 import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,7 @@ async def run(settings: Settings, local: bool) -> None:
         token = LOCAL_TOKEN if settings.token is None or local else settings.token.get_secret_value()
         counts = Counts()
         queue = CountingQueue(history, Limits(settings.waiting, settings.per_user, settings.per_server), counts)
-        worker = Worker(queue, history, lambda: load_painter(settings, settings.model), settings.progress_every_s, others_of(settings))
+        worker = Worker(queue, history, lambda: load_painter(settings, settings.model), settings.progress_every_s, Others(settings))
         bot = await stack.enter_async_context(Reverie(queue, history, worker, settings.progress_every_s, endpoint))
         await stack.enter_async_context(Telemetry(counts, queue, worker, bot, settings.data).served(settings.metrics_port))
         await first_of(bot.start(token), worker.run(), told_to_stop())
@@ -170,7 +170,7 @@ def missing_files(settings: Settings) -> list[str]:
     from engine.files import kept
     from engine.unclip.config import read_model_config
 
-    configs = (settings.model, *settings.more_models)
+    configs = (settings.model, *settings.other_models().values())
     return [file.path for config in configs for file in read_model_config(config).files if kept(file, config.parent) is None]
 
 
@@ -187,9 +187,38 @@ def device_of(settings: Settings) -> str:
     return described(choose_device(settings.device, read_model_config(settings.model).devices))
 
 
-def others_of(settings: Settings) -> dict[str, Callable[[], Painter]]:
-    """Return what loads the models that people may choose beside the usual one, by their names: those of their config files."""
-    return {path.stem: functools.partial(load_painter, settings, path) for path in settings.more_models if path.stem != settings.model.stem}
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """Loads a model; equal to another one while its config is the same file. `changed_ns` is when that was written, 0 where it is missing."""
+
+    settings: Settings
+    config: Path
+    changed_ns: int
+
+    def __call__(self) -> Painter:
+        """Load it, on the engine thread."""
+        return load_painter(self.settings, self.config)
+
+
+class Others(Mapping[str, Loader]):
+    """What loads the models that people may choose beside the usual one, by their names, as they are whenever somebody asks."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def __getitem__(self, name: str) -> Loader:
+        config = self._settings.other_models()[name]
+        try:
+            changed_ns = config.stat().st_mtime_ns
+        except OSError:
+            changed_ns = 0
+        return Loader(self._settings, config, changed_ns)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._settings.other_models())
+
+    def __len__(self) -> int:
+        return len(self._settings.other_models())
 
 
 def load_painter(settings: Settings, config: Path) -> Painter:

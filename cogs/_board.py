@@ -12,14 +12,14 @@ import discord
 
 from cogs import _cards as cards
 from cogs._address import NOBODY, UNKNOWN_MESSAGE, Upload, passing
-from cogs._house import House, Verdict
-from cogs._language import Language, language
+from cogs._house import House
+from cogs._language import Language
 from cogs._replies import FAILURES
 from cogs._sight import is_age_restricted
 from engine import pictures
 from engine.gallery import Gallery, Share
 from engine.history import History
-from engine.jobs import Job, Painting, Picture
+from engine.jobs import Job, Painting
 from engine.preferences import Preferences
 from engine.worker import aside
 
@@ -238,7 +238,7 @@ class Board:
         if not await self._belongs(share, wall):
             await self._gallery.unlisted(share)
             return
-        text = entry_text(share, job, self._language(share.guild_id))
+        text = entry_text(share, job, self._house.server_language(wall.channel.guild))
         if share.message_id is None:
             await self._post(wall, share, job, text)
         elif self._texts.get(share.message_id) != text and not await self._edited(wall, share.message_id, text):
@@ -248,10 +248,6 @@ class Board:
     async def _belongs(self, share: Share, wall: Wall) -> bool:
         adult = is_age_restricted(wall.channel)
         return share.stars >= wall.stars and (adult or not share.is_adult) and await self._gallery.is_visible(share)
-
-    def _language(self, guild_id: int) -> Language:
-        guild = self._bot.get_guild(guild_id)
-        return language(self._preferences.server(guild_id, "language") or (str(guild.preferred_locale) if guild else "en-US"))
 
     async def _edited(self, wall: Wall, message_id: int, text: str) -> bool:
         """Change what an entry says; tell whether it is still there."""
@@ -268,10 +264,10 @@ class Board:
         single = await self.alone(share)
         if single is None:
             return
-        verdict = await self.judged(single, share, wall)
+        verdict = await self._house.judge(single, share.guild_id, is_age_restricted(wall.channel))
         if verdict.withhold:
             return
-        say = self._language(share.guild_id)
+        say = self._house.server_language(wall.channel.guild)
         data, ending = await aside(pictures.fit, single.pictures[0].png, wall.channel.guild.filesize_limit)
         spoiler = share.spoiler or verdict.spoiler
         upload = Upload(data, f"gallery-{share.picture}.{ending}", cards.alt_text(job.request, say, 1), spoiler)
@@ -283,15 +279,11 @@ class Board:
         await self._gallery.posted(share.picture, wall.channel.id, sent.id)
         del self._nonces[share.picture]
 
-    async def judged(self, single: Painting, share: Share, wall: Wall) -> Verdict:
-        """Look at a picture before it is shown in a gallery."""
-        return await self._house.judge(single, share.guild_id, is_age_restricted(wall.channel))
-
     async def alone(self, share: Share) -> Painting | None:
         """Return a shared picture without its siblings, None where it is lost."""
         job = await self._history.find(share.job)
         painting = await self._history.painting_of(job) if job is not None else None
-        return only(painting, share.position) if painting is not None else None
+        return painting.only(share.position) if painting is not None else None
 
     async def _find_stray(self, picture: int, channel_id: int) -> None:
         """Find the entry that was being posted when the bot crashed, or Discord's answer got lost, before its id could be noted."""
@@ -365,14 +357,6 @@ class Board:
                 # It was taken away meanwhile.
                 await self._gallery.set_stars(picture, message_id, set())
         return True
-
-
-def only(painting: Painting, position: int) -> Painting | None:
-    """Return a painting of one of its pictures, None where there is no such one."""
-    if not 0 <= position < len(painting.pictures):
-        return None
-    kept: tuple[Picture, ...] = (painting.pictures[position],)
-    return Painting(kept, painting.model, painting.steps, painting.guidance, painting.seconds, painting.unknown_words, painting.space)
 
 
 def entry_text(share: Share, job: Job, say: Language) -> str:

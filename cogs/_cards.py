@@ -7,10 +7,12 @@ from enum import StrEnum
 import discord
 
 from cogs._language import Language
-from engine.jobs import Job, Kind, Origin, Painting, Request, State
+from engine.jobs import Job, Kind, Painting, Request, State
 
 PROMPT_SHOWN = 300
 """Characters of a prompt in a progress message."""
+NAME_SHOWN = 100
+"""Characters of a model's name in a sentence."""
 CONTENT_LIMIT = 2000
 EMBED_TEXT_LIMIT = 4096
 FIELD_LIMIT = 1024
@@ -196,20 +198,15 @@ def headline(job: Job, waited_s: float, say: Language) -> str:
     if waited_s > LONG_S:
         parts.append(say("done after {minutes} min", minutes=round(waited_s / 60)))
     if job.origin.asked_in is not None or waited_s > LONG_S:
-        here = say("asked here")
-        parts.append(f"[{here}]({jump_link(job.origin)})")
+        here, origin = say("asked here"), job.origin
+        parts.append(f"[{here}]({message_link(origin.guild_id, origin.channel_id, origin.asked_in)})")
     return " · ".join(parts)
 
 
-def jump_link(origin: Origin) -> str:
-    """Return the address of the message that a job goes back to, or else of the place where it was asked for."""
-    place = f"https://discord.com/channels/{origin.guild_id or '@me'}/{origin.channel_id}"
-    return place if origin.asked_in is None else f"{place}/{origin.asked_in}"
-
-
-def result_link(origin: Origin, result_id: int) -> str:
-    """Return the address of the message that shows a result."""
-    return f"https://discord.com/channels/{origin.guild_id or '@me'}/{origin.channel_id}/{result_id}"
+def message_link(guild_id: int | None, channel_id: int, message_id: int | None) -> str:
+    """Return the address of a message, or of its channel where there is no message."""
+    place = f"https://discord.com/channels/{guild_id or '@me'}/{channel_id}"
+    return place if message_id is None else f"{place}/{message_id}"
 
 
 def result(job: Job, painting: Painting, known_words: Sequence[str], say: Language) -> discord.Embed:
@@ -221,8 +218,12 @@ def result(job: Job, painting: Painting, known_words: Sequence[str], say: Langua
     embed.add_field(name=say("Guidance"), value=f"{painting.guidance:g}")
     embed.add_field(name=say("Seconds"), value=f"{painting.seconds:.1f}")
     embed.add_field(name=say("Number"), value=f"#{job.id}")
-    if job.origin.notes:
-        embed.add_field(name=say("Note"), value=shorten("\n".join(job.origin.notes), FIELD_LIMIT), inline=False)
+    notes = [*job.origin.notes]
+    if job.request.model not in ("", painting.model):
+        gone, stand_in = quote(job.request.model, NAME_SHOWN), quote(painting.model, NAME_SHOWN)
+        notes.append(say("The model {model} is gone; {other} painted this.", model=gone, other=stand_in))
+    if notes:
+        embed.add_field(name=say("Note"), value=shorten("\n".join(notes), FIELD_LIMIT), inline=False)
     if painting.unknown_words:
         unknown = shorten(", ".join(quote(word, 50) for word in painting.unknown_words), FIELD_LIMIT)
         embed.add_field(name=say("Words I was never shown"), value=unknown, inline=False)
@@ -242,6 +243,7 @@ def info(job: Job, painting: Painting, index: int | None, say: Language) -> str:
         "count": request.count if index is None else 1,
         "steps": painting.steps,
         "guidance": f"{painting.guidance:g}",
+        "model": painting.model if request.model and request.kind is Kind.DREAM else "",
     }
     command = {Kind.DREAM: "/dream", Kind.VARIATION: "/variations", Kind.INPAINT: "/inpaint"}[request.kind]
     typed = " ".join(f"{name}: {value}" for name, value in values.items() if value != "")

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import discord
 
 from cogs import _cards as cards
+from cogs._answers import answer
 from cogs._delivery import Courier, Model
 from cogs._house import House, Place, place_of, place_of_message
 from cogs._language import language
@@ -96,10 +97,7 @@ class Desk:
             if interaction.response.type is discord.InteractionResponseType.deferred_channel_message:
                 message = await interaction.edit_original_response(content=text, view=view)
                 return message.id
-            if interaction.response.is_done():
-                return (await interaction.followup.send(text, view=view, suppress_embeds=True, wait=True)).id
-            # Links in a prompt stay folded, here and in every edit.
-            return (await interaction.response.send_message(text, view=view, suppress_embeds=True)).message_id
+            return await answer(interaction, text, view=view)
 
         check_place(interaction)
         place, locale = self.place(interaction), self.locale(interaction)

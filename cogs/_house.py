@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 import discord
 
-from cogs._language import Language, mark
+from cogs._language import Language, language, mark
 from cogs._replies import Banned, Forgotten, MayNot, NotHere, TooNew, WordsBlocked
 from cogs._sight import above, is_age_restricted, is_foreign
 from engine.concepts import STRICTNESS, shown
 from engine.errors import TooManyJobs
 from engine.jobs import STEPS_LIMIT, Job, Painter, Painting, Request
 from engine.moderation import Moderation
-from engine.preferences import Area, Change, Defaults, Preferences
+from engine.preferences import Area, Defaults, Preferences
 
 DAY_S = 24 * 3600
 USUAL_STRICTNESS = "middle"
@@ -92,6 +92,10 @@ class House:
         """Return the locale to answer in; `own` is that of the person's Discord."""
         return self.preferences.language(place.user_id, place.channel_ids, place.guild_id) or own
 
+    def server_language(self, guild: discord.Guild) -> Language:
+        """Return the language for what all of a server read: what the server chose, else its Discord's."""
+        return language(self.preferences.server(guild.id, "language") or str(guild.preferred_locale))
+
     # Who may.
 
     def may(self, place: Place, area: Area) -> bool:
@@ -158,7 +162,14 @@ class House:
             request = replace(request, **changes)
             if change.option == "steps" and asked.steps is None and painter is None:
                 continue
-            notes.append(say("{option}: {most} instead of {asked}, which is the limit here.", option=say(OPTIONS[change.option]), **facts(change)))
+            notes.append(
+                say(
+                    "{option}: {most} instead of {asked}, which is the limit here.",
+                    option=say(OPTIONS[change.option]),
+                    most=change.most,
+                    asked=change.asked,
+                )
+            )
         return request, tuple(notes)
 
     def cleaned(self, place: Place, request: Request, say: Language) -> tuple[Request, list[str]]:
@@ -226,11 +237,6 @@ class House:
             for text, embedding in zip(missing, await self._looks.embed_texts(painter, missing), strict=True):
                 self._embedded[space, text] = embedding
         return {text: self._embedded[space, text] for text in texts}
-
-
-def facts(change: Change) -> dict[str, int]:
-    """Return the numbers of what a limit changed."""
-    return {"most": change.most, "asked": change.asked}
 
 
 def phrase(concept: str) -> str:

@@ -1,7 +1,8 @@
-"""Options that every command that paints has, with their ranges and descriptions."""
+"""Options that several commands have, with their ranges, choices and descriptions."""
 
 from discord import app_commands
 
+from cogs._language import mark
 from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT
 
 Prompt = app_commands.Range[str, 1, PROMPT_LIMIT]
@@ -9,6 +10,7 @@ Count = app_commands.Range[int, 1, COUNT_LIMIT]
 Seed = app_commands.Range[int, 0, SEED_LIMIT - 1]
 Steps = app_commands.Range[int, 1, STEPS_LIMIT]
 Guidance = app_commands.Range[float, 0.0, GUIDANCE_LIMIT]
+WHOSE = [app_commands.Choice(name=mark("mine"), value="mine"), app_commands.Choice(name=mark("the server's"), value="server")]
 DESCRIPTIONS = {
     "count": "How many pictures",
     "seed": "Paint an earlier picture again: equal seeds give equal pictures",

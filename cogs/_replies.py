@@ -8,6 +8,7 @@ import aiohttp
 import discord
 from discord import app_commands
 
+from cogs._answers import tell
 from cogs._language import Language, language_of, mark
 from engine.errors import Broken, Cancelled, EngineError, InvalidRequest, Misconfigured, QueueFull, Refused, Repeated, TooManyJobs
 
@@ -63,6 +64,10 @@ class CannotDo(Refused):
     def __init__(self, model: str) -> None:
         super().__init__(f"{model} cannot do this")
         self.model = model
+
+
+class StillLoading(Refused):
+    """The usual model is just being loaded, and nothing is known of it yet."""
 
 
 class AlreadyDone(Refused):
@@ -136,6 +141,7 @@ SENTENCES: dict[type[EngineError], str] = {
     NoPicture: mark("I find no picture there. Use a message that a PNG, JPEG, WebP, GIF, BMP or TIFF file was uploaded to."),
     Hidden: mark("Discord doesn't show me pictures in other people's messages. Right-click or long-press that message → Apps → **Variations**."),
     CannotDo: mark("The model {model} can't do that."),
+    StillLoading: mark("My model is still being loaded. Ask again in a moment."),
     AlreadyDone: mark("There is nothing left to cancel."),
     NotHere: mark("Painting is switched off in this channel. Try another one."),
     Banned: mark("The moderators of this server have banned you from using me here."),
@@ -187,12 +193,6 @@ async def refuse(interaction: discord.Interaction, error: Exception) -> None:
         return
     text = sentence(cause, language_of(interaction))
     try:
-        if interaction.response.type is discord.InteractionResponseType.deferred_channel_message:
-            # What was promised to all, or to one, is answered where it was promised.
-            await interaction.edit_original_response(content=text)
-        elif interaction.response.is_done():
-            await interaction.followup.send(text, ephemeral=True)
-        else:
-            await interaction.response.send_message(text, ephemeral=True)
+        await tell(interaction, text)
     except FAILURES as failure:
         log.warning("a refusal could not be told: %s", failure)

@@ -11,8 +11,8 @@ from discord import app_commands
 from discord.ext import commands
 
 from cogs import _cards as cards
-from cogs._address import Upload
-from cogs._board import only
+from cogs._address import NOBODY, Upload
+from cogs._answers import answer
 from cogs._client import Reverie
 from cogs._desk import Desk, file_limit, uploaded_picture
 from cogs._forms import Form, open_form, sent, values
@@ -85,13 +85,7 @@ class Card(commands.Cog):
             # Looking may have to wait for what is being painted, longer than Discord waits for a first answer.
             await interaction.response.defer(thinking=True)
         file, text, view = await single(self._desk, job, index, place, language_of(interaction), file_limit(interaction))
-        pings = discord.AllowedMentions.none()
-        if interaction.response.is_done():
-            follow_up = await interaction.followup.send(text, file=file, view=view, suppress_embeds=True, allowed_mentions=pings, wait=True)
-            message_id: int | None = follow_up.id
-        else:
-            answer = await interaction.response.send_message(text, file=file, view=view, suppress_embeds=True, allowed_mentions=pings)
-            message_id = answer.message_id
+        message_id = await answer(interaction, text, file=file, view=view, allowed_mentions=NOBODY)
         await note_single(self._desk, self._gallery, job, index, interaction.channel_id, message_id)
 
     async def vary(self, interaction: discord.Interaction, number: int, index: int) -> None:
@@ -134,8 +128,7 @@ class Card(commands.Cog):
         """Show seed and settings to one person."""
         say = language_of(interaction)
         text = cards.info(job, await self._desk.painted(job), index, say)
-        pings = discord.AllowedMentions.none()
-        await interaction.response.send_message(text, view=cards.info_buttons(job, index, say), ephemeral=True, allowed_mentions=pings)
+        await interaction.response.send_message(text, view=cards.info_buttons(job, index, say), ephemeral=True, allowed_mentions=NOBODY)
 
     async def delete(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Delete a result, for the person who asked for it or a moderator."""
@@ -148,7 +141,7 @@ class Card(commands.Cog):
         if interaction.user.id != job.origin.user_id:
             say = language_of(interaction)
             text = say("Deleted. {owner} had asked for it.", owner=f"<@{job.origin.user_id}>")
-            await interaction.followup.send(text, ephemeral=True, allowed_mentions=discord.AllowedMentions.none())
+            await interaction.followup.send(text, ephemeral=True, allowed_mentions=NOBODY)
 
     async def cancel(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Call off a job that waits or is being painted."""
@@ -193,7 +186,7 @@ class Card(commands.Cog):
             data, ending = await aside(pictures.fit, picture.png, limit // max(len(painting.pictures), 1))
             files.append(Upload(data, f"{job.id}-{index + 1}.{ending}", cards.alt_text(job.request, say, 1), spoiler).file())
         embed = cards.result(job, painting, self._desk.model.known_words or (), say)
-        view = cards.card_buttons(job, self._desk.model.kinds, say)
+        view = cards.card_buttons(job, self._desk.model.kinds_of(job.request.model), say)
         await interaction.edit_original_response(embed=embed, attachments=files, view=view)
         await self._desk.history.collected(job)
 
@@ -231,7 +224,7 @@ async def single(desk: Desk, job: Job, index: int, place: Place, say: Language, 
         Forgotten: there is no such picture.
         Withheld: it must not be posted there.
     """
-    alone = only(await desk.painted(job), index)
+    alone = (await desk.painted(job)).only(index)
     if alone is None:
         raise Forgotten
     [picture] = alone.pictures
@@ -245,7 +238,7 @@ async def single(desk: Desk, job: Job, index: int, place: Place, say: Language, 
         count=job.request.count,
         seed=picture.seed,
     )
-    return upload.file(), text, cards.single_buttons(job, index, desk.model.kinds, say)
+    return upload.file(), text, cards.single_buttons(job, index, desk.model.kinds_of(job.request.model), say)
 
 
 async def note_single(desk: Desk, gallery: Gallery, job: Job, index: int, channel_id: int | None, message_id: int | None) -> None:

@@ -11,20 +11,26 @@ from cogs._client import Reverie
 from cogs._desk import Desk
 from cogs._language import language_of
 from cogs._options import DESCRIPTIONS, Count, Guidance, Prompt, Seed, Steps
+from cogs._replies import StillLoading
+from engine.errors import InvalidRequest
 from engine.jobs import SEED_LIMIT, Request
+from engine.worker import Worker
+
+CHOICES_LIMIT = 25
+"""What Discord shows while an option is typed."""
+NAMES_SHOWN = 1500
+"""Characters of the names of all models in one sentence."""
 
 
 class Dream(commands.Cog):
     """Paints what people describe."""
 
-    def __init__(self, desk: Desk) -> None:
+    def __init__(self, desk: Desk, worker: Worker) -> None:
         self._desk = desk
+        self._worker = worker
 
     @app_commands.command()
-    @app_commands.describe(
-        prompt="What to paint",
-        **DESCRIPTIONS,
-    )
+    @app_commands.describe(prompt="What to paint", model="Which model paints, if not the usual one", **DESCRIPTIONS)
     async def dream(
         self,
         interaction: discord.Interaction,
@@ -34,21 +40,44 @@ class Dream(commands.Cog):
         steps: Steps | None = None,
         guidance: Guidance | None = None,
         spoiler: bool | None = None,
+        model: str | None = None,
     ) -> None:
         """Paint what a prompt describes."""
-        usual = self._desk.defaults(interaction).with_options(count=count, steps=steps, guidance=guidance, spoiler=spoiler)
+        if model is not None:
+            self.check_model(model)
+        usual = self._desk.defaults(interaction).with_options(count=count, steps=steps, guidance=guidance, spoiler=spoiler, model=model)
         request = Request(
             prompt, secrets.randbelow(SEED_LIMIT) if seed is None else seed, usual.count, usual.steps, usual.guidance, model=usual.model
         )
         await self._desk.accept(interaction, request, spoiler=usual.spoiler)
+
+    @dream.autocomplete("model")
+    async def offered(self, interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:
+        """Return the models in whose names is what somebody has typed so far."""
+        names = [name for name in self._worker.models if typed.lower() in name.lower()]
+        return [app_commands.Choice(name=name, value=name) for name in names[:CHOICES_LIMIT]]
+
+    def check_model(self, model: str) -> None:
+        """Make sure that there is a model of this name.
+
+        Raises:
+            StillLoading: it may be the usual one's, which is not known yet.
+            InvalidRequest: there is none.
+        """
+        names = self._worker.models
+        if model in names:
+            return
+        if not self._worker.ready.is_set():
+            raise StillLoading
+        raise InvalidRequest("model", "be one of these: {choices}", choices=shorten(", ".join(names), NAMES_SHOWN))
 
     @app_commands.command()
     async def words(self, interaction: discord.Interaction) -> None:
         """Show the words that the loaded model was trained on."""
         say, words = language_of(interaction), self._desk.model.known_words
         if words is None:
-            text = say("My model is still being loaded. Ask again in a moment.")
-        elif words:
+            raise StillLoading
+        if words:
             text = say("I was shown these words: {words}.", words=", ".join(words))
         else:
             text = say("I know more words than a list can hold. Just try.")
@@ -57,4 +86,4 @@ class Dream(commands.Cog):
 
 async def setup(bot: Reverie) -> None:
     """Add the feature to the bot."""
-    await bot.add_cog(Dream(bot.desk))
+    await bot.add_cog(Dream(bot.desk, bot.worker))

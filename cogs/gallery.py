@@ -1,17 +1,17 @@
 """What people share: the button and menu *Share*, stars, the gallery channel, votes, leaderboard and stats."""
 
-from typing import Any
-
 import discord
 from discord import app_commands
 from discord.ext import commands
 
 from cogs import _cards as cards
 from cogs._address import NOBODY, Upload
-from cogs._board import STAR, Board, Wall, entry_text, only
+from cogs._answers import answer, tell
+from cogs._board import STAR, Board, Wall, entry_text
 from cogs._client import Reverie
 from cogs._desk import Desk, file_limit
-from cogs._language import Language, language_of, mark
+from cogs._language import Language, language_of
+from cogs._options import WHOSE
 from cogs._replies import AdultOnly, Forgotten, NoGallery, NoPicture, NotYours, OnlyInServers, OwnStar, Withheld
 from cogs._sight import is_age_restricted, may_show_adult
 from engine import pictures
@@ -22,8 +22,6 @@ from engine.worker import aside
 
 LISTED = 10
 """Pictures and people on the leaderboard."""
-MINE = app_commands.Choice(name=mark("mine"), value="mine")
-SERVER = app_commands.Choice(name=mark("the server's"), value="server")
 
 
 class Sharing(commands.Cog):
@@ -98,7 +96,7 @@ class Sharing(commands.Cog):
             Refused: it cannot be shared.
         """
         wall = await self.check_sharing(interaction, job)
-        painting = only(await self._desk.painted(job), index)
+        painting = (await self._desk.painted(job)).only(index)
         picture = await self._desk.history.picture_id(job, index)
         if painting is None or picture is None or job.origin.guild_id is None:
             raise Forgotten
@@ -127,12 +125,9 @@ class Sharing(commands.Cog):
             upload = Upload(data, f"{job.id}-{index + 1}.{ending}", cards.alt_text(job.request, say, 1), spoiler)
             view = cards.gallery_buttons(picture, job, index, say)
             text = self.shared_text(share, job, say)
-            content: dict[str, Any] = {"file": upload.file(), "view": view, "suppress_embeds": True, "allowed_mentions": NOBODY}
             if interaction.response.is_done():
                 await tell(interaction, " ".join([say("Shared."), how]))
-                message_id: int | None = (await interaction.followup.send(text, wait=True, **content)).id
-            else:
-                message_id = (await interaction.response.send_message(text, **content)).message_id
+            message_id = await answer(interaction, text, file=upload.file(), view=view, allowed_mentions=NOBODY)
             if message_id is not None:
                 await self._gallery.shown(message_id, interaction.channel_id or 0, picture)
         self._board.touch(picture)
@@ -380,7 +375,7 @@ class Sharing(commands.Cog):
 
     @app_commands.command()
     @app_commands.describe(whose="Your own numbers, or those of this server")
-    @app_commands.choices(whose=[MINE, SERVER])
+    @app_commands.choices(whose=WHOSE)
     async def stats(self, interaction: discord.Interaction, whose: str = "mine") -> None:
         """Show how much was painted and shared."""
         place, say = self._desk.place(interaction), language_of(interaction)
@@ -398,14 +393,6 @@ class Sharing(commands.Cog):
         if not mine:
             embed.add_field(name=say("People"), value=f"{found.people}")
         await interaction.edit_original_response(embed=embed)
-
-
-async def tell(interaction: discord.Interaction, text: str, view: discord.ui.View | None = None) -> None:
-    """Answer one person, whether or not they were told to wait."""
-    if interaction.response.is_done():
-        await interaction.edit_original_response(content=text, view=view)
-    else:
-        await interaction.response.send_message(text, view=view or discord.utils.MISSING, ephemeral=True)
 
 
 async def setup(bot: Reverie) -> None:

@@ -1,5 +1,7 @@
 """/history, /similar and /download: finding what was painted earlier, what it looks like and what it came from."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import discord
@@ -11,7 +13,8 @@ from cogs._address import Upload
 from cogs._archives import Parcel, send_archives
 from cogs._client import Reverie
 from cogs._desk import Desk
-from cogs._language import Language, language_of, mark
+from cogs._language import Language, language_of
+from cogs._options import WHOSE
 from cogs._replies import CannotDo, Forgotten
 from cogs._sight import is_foreign, may_see, scope_of
 from engine import pictures
@@ -32,9 +35,6 @@ INDENT = "\u2003"
 MOST_DOWNLOADED = 500
 """Results in one download."""
 
-
-MINE = app_commands.Choice(name=mark("mine"), value="mine")
-SERVER = app_commands.Choice(name=mark("the server's"), value="server")
 Number = app_commands.Range[int, 1, 2**53 - 1]
 
 
@@ -56,7 +56,7 @@ class Browse(commands.Cog):
 
     @app_commands.command()
     @app_commands.describe(whose="Your own pictures, or those of this server", words="Words of the prompt; the last one may be incomplete")
-    @app_commands.choices(whose=[MINE, SERVER])
+    @app_commands.choices(whose=WHOSE)
     async def history(self, interaction: discord.Interaction, whose: str = "mine", words: app_commands.Range[str, 1, 100] = "") -> None:
         """Look through earlier results."""
         scope = scope_of(interaction, whose)
@@ -100,9 +100,7 @@ class Browse(commands.Cog):
     async def entry(self, interaction: discord.Interaction, job: Job) -> tuple[discord.Embed, discord.File | None]:
         """Return a result as it stands in a list: with a thumbnail, who asked, when, and the way to its message."""
         say = language_of(interaction)
-        result_id = await self._album.result_of(job)
-        link = cards.result_link(job.origin, result_id) if result_id else None
-        embed = discord.Embed(title=f"#{job.id}", url=link, description=cards.title(job.request, say, 200), colour=cards.COLOUR)
+        embed = discord.Embed(title=f"#{job.id}", url=await self.link(job), description=cards.title(job.request, say, 200), colour=cards.COLOUR)
         embed.description = f"{embed.description}\n<@{job.origin.user_id}> · <t:{int(job.created_at)}:R>"
         shown, veiled = await self.seen(interaction, job)
         if not shown:
@@ -130,7 +128,7 @@ class Browse(commands.Cog):
         image="Or any picture",
         whose="Among your own pictures, or those of this server",
     )
-    @app_commands.choices(whose=[MINE, SERVER])
+    @app_commands.choices(whose=WHOSE)
     async def similar(
         self,
         interaction: discord.Interaction,
@@ -199,9 +197,14 @@ class Browse(commands.Cog):
 
     async def line(self, job: Job, say: Language, *more: str) -> str:
         """Say in one line what a job is, with the way to its message."""
-        result_id = await self._album.result_of(job)
-        name = f"[#{job.id}]({cards.result_link(job.origin, result_id)})" if result_id else f"#{job.id}"
+        link = await self.link(job)
+        name = f"[#{job.id}]({link})" if link else f"#{job.id}"
         return " · ".join([f"**{name}** {cards.title(job.request, say, 120)}", f"<@{job.origin.user_id}>", *more])
+
+    async def link(self, job: Job) -> str | None:
+        """Return the address of the message that shows a job's result, where there is one."""
+        result_id = await self._album.result_of(job)
+        return cards.message_link(job.origin.guild_id, job.origin.channel_id, result_id) if result_id else None
 
     # Families.
 
@@ -210,7 +213,7 @@ class Browse(commands.Cog):
         await interaction.response.defer(ephemeral=True, thinking=True)
         say = language_of(interaction)
         job = await self._desk.visible(interaction, number)
-        relatives = await self.placed([one.job for one in await self._album.family(job) if may_see(interaction, one.job)])
+        relatives = placed(await self._album.family(job), lambda one: may_see(interaction, one))
         lines = [INDENT * one.depth + ("└ " if one.depth else "") + await self.line(one.job, say) for one in relatives]
         text = "\n".join(lines) or say("Nothing found.")
         embed = discord.Embed(title=say("Family of #{number}", number=number), description=cut_lines(text), colour=cards.COLOUR)
@@ -221,21 +224,6 @@ class Browse(commands.Cog):
             embed.set_image(url=f"attachment://{upload.name}")
             files.append(upload.file())
         await interaction.edit_original_response(embed=embed, attachments=files)
-
-    async def placed(self, jobs: list[Job]) -> list[Relative]:
-        """Return jobs of a family with the number of those above each that are shown too: what is between may be hidden or gone."""
-        depths: dict[int, int] = {}
-        for job in jobs:
-            above = await self.source_of(job)
-            while above is not None and above.id not in depths:
-                above = await self.source_of(above)
-            depths[job.id] = 0 if above is None else depths[above.id] + 1
-        return [Relative(job, depths[job.id]) for job in jobs]
-
-    async def source_of(self, job: Job) -> Job | None:
-        """Return the job that one goes back to."""
-        source = (await self._desk.history.facts(job)).get("source")
-        return await self._desk.history.find(source) if source is not None else None
 
     async def relative(self, interaction: discord.Interaction, one: Relative, number: int) -> pictures.Tile:
         """Return a job as it stands in a tree."""
@@ -305,13 +293,26 @@ def settings_of(job: Job, facts: dict[str, Any], names: list[str]) -> dict[str, 
     }
 
 
+def placed(family: list[Relative], is_shown: Callable[[Job], bool]) -> list[Relative]:
+    """Return those of a family that are shown, with the number of those above each that are shown too: what is between may be hidden or gone."""
+    sources = {one.job.id: one.source for one in family}
+    depths: dict[int, int] = {}
+    for one in family:
+        if is_shown(one.job):
+            above = one.source
+            while above is not None and above not in depths:
+                above = sources.get(above)
+            depths[one.job.id] = 0 if above is None else depths[above] + 1
+    return [replace(one, depth=depths[one.job.id]) for one in family if one.job.id in depths]
+
+
 def around(relatives: list[Relative], number: int) -> list[Relative]:
     """Return those of a family that fit into a picture, a certain one among them, indented no deeper than they need."""
     place = next((place for place, one in enumerate(relatives) if one.job.id == number), 0)
     start = max(0, min(place - TREE_SHOWN // 2, len(relatives) - TREE_SHOWN))
     shown = relatives[start : start + TREE_SHOWN]
     shallowest = min(one.depth for one in shown)
-    return [Relative(one.job, one.depth - shallowest) for one in shown]
+    return [replace(one, depth=one.depth - shallowest) for one in shown]
 
 
 def usual_whose(interaction: discord.Interaction) -> str:

@@ -12,7 +12,7 @@ from cogs._client import Reverie
 from cogs._desk import Desk
 from cogs._forms import Form, open_form, sent, values
 from cogs._house import Place
-from cogs._language import Language, language, language_of, mark
+from cogs._language import Language, language_of, mark
 from cogs._replies import FAILURES, Forgotten, MayNot, NoPicture, OnlyInServers, Unreported, log, refuse
 from engine import pictures
 from engine.gallery import Gallery
@@ -114,7 +114,7 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
         report = await self._moderation.reported(number)
         if report is None or not isinstance(channel, (discord.TextChannel, discord.Thread)) or channel.guild.id != guild_id:
             return
-        say = language(self._bot.preferences.server(guild_id, "language") or str(channel.guild.preferred_locale))
+        say = self._bot.house.server_language(channel.guild)
         text, files, view = await self.card(report, say)
         try:
             message = await channel.send(text, files=files, view=view, allowed_mentions=NOBODY, suppress_embeds=True)
@@ -125,7 +125,7 @@ class Moderate(commands.GroupCog, group_name="moderate", group_description="Look
     async def card(self, report: Report, say: Language) -> tuple[str, list[discord.File], discord.ui.View]:
         """Return a report as moderators see it."""
         job = await self._desk.history.find(report.job)
-        link = f"https://discord.com/channels/{report.guild_id}/{report.channel_id}/{report.message_id}"
+        link = cards.message_link(report.guild_id, report.channel_id, report.message_id)
         person = f"<@{report.user_id}>" if report.user_id else say("somebody")
         lines = [say("**Report {number}** by {person}: [the message]({link})", number=report.id, person=person, link=link)]
         lines.append(cards.quote(report.reason, REASON_LIMIT))

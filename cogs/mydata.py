@@ -38,9 +38,11 @@ class MyData(commands.GroupCog, group_name="mydata", group_description="Everythi
         self._erasing = asyncio.Lock()
         bot.presses[cards.Act.ERASE] = self.erase
 
-    async def cog_load(self) -> None:
-        """Begin to forget what servers want to be forgotten."""
-        self._expiring = asyncio.create_task(self.expire(), name="retention")
+    @commands.Cog.listener()
+    async def on_ready(self) -> None:
+        """Begin to forget what servers want to be forgotten; only once, for Discord begins a new session now and then."""
+        if self._expiring is None:
+            self._expiring = asyncio.create_task(self.expire(), name="retention")
 
     async def cog_unload(self) -> None:
         """Stop forgetting."""
@@ -84,37 +86,34 @@ class MyData(commands.GroupCog, group_name="mydata", group_description="Everythi
     async def erase_user(self, user_id: int) -> Erased:
         """Erase everything of a person, from memory too."""
         async with self._erasing:
-            known, _ = await self._rights.export(user_id)
             await self.call_off(user_id)
             self._bot.preferences.forget_user(user_id)
             erased = await self._rights.erase_user(user_id)
-        # What they had given stars to has fewer of them.
-        await self.forget(erased, [star["picture"] for star in known["stars"]])
+        await self.forget(erased)
         return erased
 
     async def call_off(self, user_id: int) -> None:
         """End every job of a person, and wait until each has ended and nobody tells of it any longer."""
         async with asyncio.timeout(ENDING_S):
             while mine := [job for job in self._queue.unfinished if job.origin.user_id == user_id]:
-                told = [task for task in asyncio.all_tasks() if task.get_name() in {f"job {job.id}" for job in mine}]
                 for job in mine:
                     await self._queue.cancel(job)
                 for job in mine:
                     while self._queue.find(job.id) is not None:
                         await job.change()
-                # Who cannot change a message that is deleted meanwhile posts another one.
+                # Who cannot change a message that is deleted meanwhile posts another one. Some may have begun to tell only now.
+                told = [task for task in asyncio.all_tasks() if task.get_name() in {f"job {job.id}" for job in mine}]
                 await asyncio.gather(*map(asyncio.shield, told), return_exceptions=True)
 
-    async def forget(self, erased: Erased, changed: Sequence[int] = ()) -> None:
-        """Let nothing in memory know what was erased, delete the messages that showed it, and look at what else `changed` in the gallery."""
+    async def forget(self, erased: Erased) -> None:
+        """Let nothing in memory know what was erased, delete the messages that showed it, and show what has fewer stars now."""
         await self._bot.album.forget(erased.pictures)
-        self._bot.board.touch(*changed)
+        self._bot.board.touch(*erased.starred)
 
     # Retention.
 
     async def expire(self) -> None:
         """Forget, at the start and every day, what servers do not want to be kept any longer."""
-        await self._bot.wait_until_ready()
         while True:
             await self.expire_once()
             await asyncio.sleep(EXPIRE_EVERY_S)

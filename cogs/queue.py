@@ -5,6 +5,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from cogs import _cards as cards
+from cogs._address import NOBODY
 from cogs._client import Reverie
 from cogs._delivery import done_at
 from cogs._language import Language, language_of
@@ -32,9 +33,8 @@ class Waiting(commands.Cog):
         if not own:
             lines.append(say("None of them is yours."))
         cancels = [cards.button(cards.Act.CANCEL, say("Cancel #{number}", number=job.id), job.id) for job in own]
-        pings = discord.AllowedMentions.none()
         text = cards.shorten("\n".join(lines), cards.CONTENT_LIMIT)
-        await interaction.response.send_message(text, view=cards.buttons(cancels), ephemeral=True, allowed_mentions=pings)
+        await interaction.response.send_message(text, view=cards.buttons(cancels), ephemeral=True, allowed_mentions=NOBODY)
 
     def line(self, job: Job, say: Language) -> str:
         """Say where one job is."""

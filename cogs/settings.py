@@ -8,6 +8,7 @@ from discord import app_commands
 from discord.ext import commands
 
 from cogs import _cards as cards
+from cogs._address import NOBODY
 from cogs._client import Reverie
 from cogs._desk import Desk
 from cogs._forms import Form as Sheet
@@ -16,7 +17,7 @@ from cogs._house import Place
 from cogs._language import Language, language_of, mark
 from cogs._replies import Forgotten, refuse
 from engine.errors import InvalidRequest
-from engine.preferences import SETTINGS, Area, Form, Level, Preferences, Setting
+from engine.preferences import LANGUAGE_NAMES, LIST_LIMIT, ROLES_LIMIT, SETTINGS, Area, Form, Level, Preferences, Setting
 
 NAMES = {
     "model": mark("Model"),
@@ -68,11 +69,12 @@ CHOICES = {
 LEVELS = {Level.USER: mark("For me"), Level.CHANNEL: mark("For this channel"), Level.SERVER: mark("For this server")}
 POLICIES = {"spoiler": mark("go under a spoiler"), "withhold": CHOICES["withhold"]}
 """What stands for "spoiler" as a policy; elsewhere that word is a setting's own name."""
-LANGUAGE_NAMES = {"en-US": "English", "de": "Deutsch", "es-ES": "Español", "fr": "Français", "ja": "日本語", "zh-CN": "中文"}
 NONE = "none"
 """The choice of no choice."""
-LABEL_LIMIT, PLACEHOLDER_LIMIT, LINES_LIMIT = 45, 100, 4000
-MENU_ID = re.compile(r"reverie-settings:(?P<level>user|channel|server)(:(?P<rest>defaults|rules))?")
+LABEL_LIMIT, PLACEHOLDER_LIMIT = 45, 100
+MENU_LIMIT = 25
+"""Choices in one of Discord's menus."""
+MENU_ID = re.compile(r"reverie-settings:(?P<level>user|channel|server)(:(defaults|rules))?")
 
 
 class Menu(discord.ui.DynamicItem[discord.ui.Select[discord.ui.View]], template=MENU_ID):
@@ -134,16 +136,15 @@ class Panel(commands.Cog):
         if len(levels) > 1:
             options = [discord.SelectOption(label=say(LEVELS[one]), value=one, default=one is level) for one in levels]
             view.add_item(discord.ui.Select(custom_id=f"reverie-settings:{level}", options=options))
-        mine = [setting for setting in SETTINGS.values() if level in setting.levels and self._desk.house.may(place, area_of(setting, level))]
-        # Discord's menus hold 25 choices.
-        parts = {"defaults": mine[:25], "rules": mine[25:]}
+        mine = [one for one in there if self._desk.house.may(place, area_of(one, level))]
+        parts = {"defaults": mine[:MENU_LIMIT], "rules": mine[MENU_LIMIT:]}
         for part, settings in parts.items():
             if settings:
-                options = [discord.SelectOption(label=say(NAMES[setting.name]), value=setting.name) for setting in settings]
+                options = [discord.SelectOption(label=names[one.name], value=one.name) for one in settings]
                 placeholder = say("Change …")
                 view.add_item(discord.ui.Select(custom_id=f"reverie-settings:{level}:{part}", options=options, placeholder=placeholder))
         view.stop()
-        return {"embed": embed, "view": view, "allowed_mentions": discord.AllowedMentions.none()}
+        return {"embed": embed, "view": view, "allowed_mentions": NOBODY}
 
     async def chosen(self, interaction: discord.Interaction, level: Level, chosen: str) -> None:
         """Show another level, or ask for the value of a setting.
@@ -284,16 +285,17 @@ def field(setting: Setting, old: Any, models: tuple[str, ...], say: Language) ->
             )
         case Form.ROLES:
             defaults = [discord.SelectDefaultValue(id=role, type=discord.SelectDefaultValueType.role) for role in old or ()]
-            return discord.ui.RoleSelect[Any](custom_id="value", required=False, min_values=0, max_values=25, default_values=defaults)
+            return discord.ui.RoleSelect[Any](custom_id="value", required=False, min_values=0, max_values=ROLES_LIMIT, default_values=defaults)
         case Form.CHOICE:
             choices = models if setting.name == "model" else setting.choices
             options = [discord.SelectOption(label=say("No choice"), value=NONE, default=old is None)]
-            options += [discord.SelectOption(label=choice_name(setting, one, say)[:100], value=one, default=one == old) for one in choices[:24]]
+            options += [
+                discord.SelectOption(label=choice_name(setting, one, say)[:100], value=one, default=one == old) for one in choices[: MENU_LIMIT - 1]
+            ]
             return discord.ui.Select[Any](custom_id="value", options=options)
         case Form.LINES:
-            text = cards.shorten("\n".join(old or ()), LINES_LIMIT)
-            style = discord.TextStyle.paragraph
-            return discord.ui.TextInput[Any](custom_id="value", style=style, required=False, max_length=LINES_LIMIT, default=text or None)
+            text, style = "\n".join(old or ()), discord.TextStyle.paragraph
+            return discord.ui.TextInput[Any](custom_id="value", style=style, required=False, max_length=LIST_LIMIT, default=text or None)
         case _:
             default = None if old is None else f"{old:g}"
             return discord.ui.TextInput[Any](custom_id="value", required=False, max_length=20, default=default)

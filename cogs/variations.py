@@ -11,6 +11,7 @@ from cogs._client import Reverie
 from cogs._desk import Desk, check_place, uploaded_picture
 from cogs._language import language_of
 from cogs._options import DESCRIPTIONS, Count, Guidance, Prompt, Seed, Steps
+from cogs._replies import CannotDo
 from engine.jobs import SEED_LIMIT, Job, Kind, Request
 
 
@@ -62,9 +63,11 @@ class Variations(commands.Cog):
         elif shown.index is not None:
             await vary(self._desk, interaction, shown.job, shown.index)
         else:
-            view = cards.buttons(cards.variation_buttons(shown.job, self._desk.model.kinds))
+            choices = cards.variation_buttons(shown.job, self._desk.model.kinds_of(shown.job.request.model))
+            if not choices:
+                raise CannotDo(shown.job.request.model or self._desk.model.name)
             say = language_of(interaction)
-            await interaction.response.send_message(say("Variations of which picture?"), view=view, ephemeral=True)
+            await interaction.response.send_message(say("Variations of which picture?"), view=cards.buttons(choices), ephemeral=True)
 
 
 async def vary(desk: Desk, interaction: discord.Interaction, job: Job, index: int) -> None:

@@ -19,6 +19,8 @@ WORD = re.compile(r"(?:[^\W_][\u0300-\u036f]*)+")
 """A word and the marks on its letters. SQLite takes an underscore for a space."""
 FAMILY_LIMIT = 60
 """Jobs of a family that are told of."""
+TOLD = "seconds IS NOT NULL AND removed_by IS NULL AND withheld = 0"
+"""What jobs fulfil that are told of: they came to something that still stands."""
 LOADED_AT_ONCE = 1000
 """Other questions wait for so many signatures to be read at most."""
 
@@ -35,10 +37,11 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Relative:
-    """A job of a family. `depth` counts from the oldest."""
+    """A job of a family. `depth` counts from the oldest; `source` is the number of the nearest one told of that the job goes back to."""
 
     job: Job
     depth: int
+    source: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +100,19 @@ class Album:
         )
         # Deepest first is one branch after another; without a limit, SQLite would leave out that order.
         rows = await self._database.rows(
-            """
-            WITH RECURSIVE tree (id, depth) AS (
-                SELECT ?, 0 UNION ALL SELECT job.id, depth + 1 FROM job JOIN tree ON job.source = tree.id WHERE job.id > tree.id
+            f"""
+            WITH RECURSIVE tree (id, depth, above, is_told) AS (
+                SELECT id, 0, NULL, {TOLD} FROM job WHERE id = ? UNION ALL
+                SELECT job.id, depth + 1, iif(is_told, tree.id, above), {TOLD} FROM job JOIN tree ON job.source = tree.id WHERE job.id > tree.id
                 ORDER BY 2 DESC, 1 LIMIT -1
             )
-            SELECT tree.id, tree.depth FROM tree CROSS JOIN job ON job.id = tree.id
-            WHERE seconds IS NOT NULL AND removed_by IS NULL AND withheld = 0 LIMIT ?
+            SELECT id, depth, above FROM tree WHERE is_told LIMIT ?
             """,
             oldest["id"],
             FAMILY_LIMIT,
         )
         found = {one.id: one for one in await self.jobs([row["id"] for row in rows])}
-        return [Relative(found[row["id"]], row["depth"]) for row in rows if row["id"] in found]
+        return [Relative(found[row["id"]], row["depth"], row["above"]) for row in rows if row["id"] in found]
 
     async def result_of(self, job: Job) -> int | None:
         """Return the message that shows a job's result, where there is one."""
@@ -206,7 +209,7 @@ def entry_of(row: Row) -> Entry:
 
 def conditions(scope: Scope) -> tuple[list[str], list[object]]:
     """Return what rows of a scope fulfil, and the values for it."""
-    wheres = ["seconds IS NOT NULL", "removed_by IS NULL", "withheld = 0"]
+    wheres = [TOLD]
     values: list[object] = []
     if scope.user_id is not None:
         wheres.append("job.user_id = ?")

@@ -22,6 +22,8 @@ Row = sqlite3.Row
 NAME = "reverie.db"
 CHECKED_PAGES = 65_536
 """Of 4 KiB: a larger database is not read from end to end at each start, which may take minutes; `bot.py --doctor` does."""
+QUICK_CHECK = "PRAGMA quick_check(1)"
+"""Reads a database from end to end and tells of the first damage."""
 BUSY_S = 60.0
 """What reads the database at the same time, such as a backup, is waited for so long."""
 WITHOUT_SPACES = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]|[\U00020000-\U0003ffff]")
@@ -315,14 +317,23 @@ async def connect(path: Path) -> aiosqlite.Connection:
             await database.execute("PRAGMA secure_delete = ON")
             [(pages,)] = await database.execute_fetchall("PRAGMA page_count")
             if pages <= CHECKED_PAGES:
-                [(finding,)] = await database.execute_fetchall("PRAGMA quick_check(1)")
-                if finding != "ok":
-                    raise sqlite3.DatabaseError(" ".join(str(finding).split()))
+                check_findings(await database.execute_fetchall(QUICK_CHECK))
             await migrate(database, path)
     except BaseException:
         await database.close()
         raise
     return database
+
+
+def check_findings(rows: Iterable[Row]) -> None:
+    """Make sure that QUICK_CHECK found nothing wrong.
+
+    Raises:
+        sqlite3.DatabaseError: the database is damaged.
+    """
+    [(finding,)] = rows
+    if finding != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(finding).split()))
 
 
 @contextlib.contextmanager
@@ -386,9 +397,7 @@ def examine(folder: Path) -> Findings:
     if not path.exists():
         return Findings(is_in_use, 0, {})
     with plain_errors(path), contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-        [(finding,)] = database.execute("PRAGMA quick_check(1)")
-        if finding != "ok":
-            raise sqlite3.DatabaseError(" ".join(str(finding).split()))
+        check_findings(database.execute(QUICK_CHECK))
         [(version,)] = database.execute("PRAGMA user_version")
         check_version(version, path)
         # The second migration is the one that makes it.

@@ -3,6 +3,7 @@
 Opinions are kept as they were given (who starred what, by which message; who voted how), and everything told of them is counted from that.
 """
 
+import json
 import random
 import time
 from dataclasses import dataclass
@@ -155,14 +156,8 @@ class Gallery:
 
     async def doom(self, job: Job, *more: tuple[int, int]) -> None:
         """Note that every message that shows a result is to be deleted, and `more` (channel and message)."""
-        pictures = "SELECT id FROM picture WHERE job = :job"
         async with self._database.transaction():
-            for query in (
-                "SELECT result_id, channel_id FROM job WHERE id = :job AND result_id > 0 AND is_foreign = 0",
-                f"SELECT message_id, channel_id FROM showing WHERE picture IN ({pictures})",
-                f"SELECT message_id, channel_id FROM share WHERE picture IN ({pictures}) AND message_id NOT NULL",
-            ):
-                await self._database.write(f"INSERT OR IGNORE INTO doomed (message_id, channel_id) {query}", job=job.id)
+            await doom_results(self._database, json.dumps([job.id]))
             for channel_id, message_id in more:
                 await self._doom(channel_id, message_id)
 
@@ -340,6 +335,18 @@ class Gallery:
         )
         [shown] = await self._database.rows(f"SELECT count(*) AS shared, coalesce(sum({STARS}), 0) AS stars FROM share WHERE {of_shares}", *values)
         return Stats(made["jobs"], made["pictures"], made["seconds"], shown["shared"], shown["stars"], made["people"])
+
+
+async def doom_results(database: Database, jobs: str) -> None:
+    """Note that every message that shows a result is to be deleted, whole or one picture of it; `jobs` are numbers in JSON. Inside a transaction."""
+    of_jobs = "(SELECT value FROM json_each(?))"
+    of_pictures = f"(SELECT id FROM picture WHERE job IN {of_jobs})"
+    for query in (
+        f"SELECT result_id, channel_id FROM job WHERE id IN {of_jobs} AND result_id > 0 AND is_foreign = 0",
+        f"SELECT message_id, channel_id FROM showing WHERE picture IN {of_pictures}",
+        f"SELECT message_id, channel_id FROM share WHERE picture IN {of_pictures} AND message_id NOT NULL",
+    ):
+        await database.write(f"INSERT OR IGNORE INTO doomed (message_id, channel_id) {query}", jobs)
 
 
 def expected(rating: float, other: float) -> float:

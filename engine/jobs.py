@@ -5,7 +5,7 @@ Nothing here knows discord.py or torch. Requests are frozen: asking again gives 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -33,11 +33,19 @@ def check_prompt(prompt: str) -> None:
     """
     if not prompt.strip():
         raise InvalidRequest("prompt", "hold at least one word")
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
-        # JSON may carry half of a surrogate pair; no database, font or tokenizer takes it.
-        raise InvalidRequest("prompt", "hold whole characters only; this one holds half of one")
+    check_characters("prompt", prompt)
     if len(prompt) > PROMPT_LIMIT:
         raise InvalidRequest("prompt", "be at most {most} characters long; this one has {have}", most=PROMPT_LIMIT, have=len(prompt))
+
+
+def check_characters(name: str, text: str) -> None:
+    """Make sure that a text holds whole characters only: JSON may carry half of a surrogate pair; no database, font or tokenizer takes it.
+
+    Raises:
+        InvalidRequest: it holds half of one.
+    """
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InvalidRequest(name, "hold whole characters only; this one holds half of one")
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:
@@ -164,6 +172,10 @@ class Painting:
     seconds: float
     unknown_words: tuple[str, ...] = ()
     space: str = ""
+
+    def only(self, position: int) -> "Painting | None":
+        """Return it with one of its pictures alone, None where there is no such one."""
+        return replace(self, pictures=(self.pictures[position],)) if 0 <= position < len(self.pictures) else None
 
 
 class Painter(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 from engine.concepts import STRICTNESS
 from engine.database import Database
 from engine.errors import InvalidRequest
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, STEPS_LIMIT, Request
+from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, STEPS_LIMIT, Request, check_characters
 from engine.words import RULES_LIMIT, Filter, check_rule
 
 CONCEPTS_LIMIT = 50
@@ -135,8 +135,7 @@ def concepts(written: Any) -> list[str]:
     found = list(dict.fromkeys(lines(written)))
     if len(found) > CONCEPTS_LIMIT:
         raise InvalidRequest("list", "have at most {most} lines; this one has {have}", most=CONCEPTS_LIMIT, have=len(found))
-    if any("\ud800" <= character <= "\udfff" for text in found for character in text):
-        raise InvalidRequest("list", "hold whole characters only; this one holds half of one")
+    check_characters("list", "\n".join(found))
     if any(len(text) > CONCEPT_LENGTH for text in found):
         raise InvalidRequest("list", "have lines of at most {most} characters", most=CONCEPT_LENGTH)
     return found
@@ -182,7 +181,9 @@ def snowflake(written: Any) -> int:
 
 EVERYWHERE = tuple(Level)
 YES_NO = ("yes", "no")
-LANGUAGES = ("en-US", "de", "es-ES", "fr", "ja", "zh-CN")
+LANGUAGE_NAMES = {"en-US": "English", "de": "Deutsch", "es-ES": "Español", "fr": "Français", "ja": "日本語", "zh-CN": "中文"}
+"""What the languages that can be chosen call themselves, by Discord's locales."""
+LANGUAGES = tuple(LANGUAGE_NAMES)
 
 
 def choice(name: str, levels: tuple[Level, ...], area: Area, *choices: str) -> Setting:

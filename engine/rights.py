@@ -5,12 +5,13 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.database import NAME, Database, Row, copy_database, owners, rewrite, searchable
 from engine.errors import Misconfigured
+from engine.gallery import doom_results
 from engine.history import UNUSED_UPLOADS, History, hashed
 from engine.jobs import UNFINISHED
 from engine.worker import aside
@@ -35,10 +36,11 @@ OWN = {
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """What was erased: so many jobs, and these pictures, which indexes in memory must forget too."""
+    """What was erased: so many jobs, and these pictures, which indexes in memory must forget too. `starred` are pictures that have a star less."""
 
     jobs: int
     pictures: tuple[int, ...]
+    starred: tuple[int, ...] = ()
 
 
 class Rights:
@@ -79,9 +81,9 @@ class Rights:
         erased = await self._erase_jobs("user_id = ?", user_id)
         key = await self._history.key()
         async with self._database.transaction():
+            stars = await self._database.rows("SELECT picture, message_id FROM star WHERE user_id = ?", user_id)
             # Reactions stay on Discord's messages, and are not to be read in again.
-            starred = await self._database.rows("SELECT DISTINCT message_id FROM star WHERE user_id = ? AND message_id > 0", user_id)
-            left = [(row["message_id"], hashed(key, row["message_id"], user_id)) for row in starred]
+            left = [(message, hashed(key, message, user_id)) for message in {star["message_id"] for star in stars} if message > 0]
             await self._database.write_many("INSERT OR IGNORE INTO left_star VALUES (?, ?)", left)
             for query in (
                 "DELETE FROM draft WHERE user_id = ?",
@@ -98,7 +100,7 @@ class Rights:
                 await self._database.write(query, user_id)
             await self._database.write(UNUSED_UPLOADS)
         await self._leave_nothing()
-        return erased
+        return replace(erased, starred=tuple(dict.fromkeys(star["picture"] for star in stars)))
 
     async def _leave_nothing(self) -> None:
         """Make sure that what was deleted is in no file any more. Nobody writes meanwhile; reading goes on."""
@@ -145,16 +147,15 @@ class Rights:
         """Take away whatever refers to jobs and their pictures, and copies of these in other people's jobs; only inside a transaction."""
         named = {"jobs": jobs, "pictures": pictures}
         of_jobs, of_pictures = "(SELECT value FROM json_each(:jobs))", "(SELECT value FROM json_each(:pictures))"
-        showing = (
-            f"SELECT result_id, channel_id FROM job WHERE id IN {of_jobs} AND result_id > 0 AND is_foreign = 0",
+        telling = (
             # Where there is no result, the message that showed the progress says why, and repeats the prompt.
             f"SELECT message_id, channel_id FROM job WHERE id IN {of_jobs} AND message_id > 0 AND result_id IS NULL AND is_foreign = 0",
-            f"SELECT message_id, channel_id FROM showing WHERE picture IN {of_pictures}",
-            f"SELECT message_id, channel_id FROM share WHERE picture IN {of_pictures} AND message_id NOT NULL",
             f"SELECT posted_message, posted_channel FROM report WHERE job IN {of_jobs} AND posted_message NOT NULL",
         )
-        for query in showing if messages else ():
-            await self._database.write(f"INSERT OR IGNORE INTO doomed (message_id, channel_id) {query}", **named)
+        if messages:
+            await doom_results(self._database, jobs)
+            for query in telling:
+                await self._database.write(f"INSERT OR IGNORE INTO doomed (message_id, channel_id) {query}", **named)
         # What was handed in for a job is in every job that repeats it, whoever asked for that.
         repeats = f"""
             WITH RECURSIVE line (id) AS (

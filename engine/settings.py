@@ -13,6 +13,8 @@ from engine.errors import Misconfigured
 
 ROOT = Path(__file__).parents[1]
 TOKEN = "DISCORD_TOKEN"
+NAME_LIMIT = 100
+"""Characters of a model's name that can be chosen: what Discord takes."""
 
 
 class Settings(BaseModel):
@@ -34,6 +36,27 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
     log_format: Literal["text", "json"]
     token: SecretStr | None = None
+
+    def other_models(self) -> dict[str, Path]:
+        """Return the configs of the models that people may choose beside the usual one, by their names, as they are just now."""
+        found: dict[str, Path] = {}
+        for path in self.more_models:
+            for config in [path] if path.suffix == ".json" or os.path.isfile(path) else models_in(path):
+                if config.stem != self.model.stem:
+                    found.setdefault(config.stem, config)
+        return found
+
+
+def models_in(folder: Path) -> list[Path]:
+    """Return the configs of all models in a folder: FOLDER/NAME/NAME.json. Where there is no such folder, there are none."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    # A name that Discord does not take would keep all others from being shown.
+    sayable = [name for name in names if not name.startswith(".") and len(name) <= NAME_LIMIT and name.isprintable()]
+    configs = [folder / name / f"{name}.json" for name in sayable]
+    return [config for config in configs if os.path.isfile(config)]
 
 
 def load(path: Path) -> Settings:

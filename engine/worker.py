@@ -28,7 +28,10 @@ async def aside(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> 
 
 
 class Worker:
-    """Serves a queue on one thread: with the usual painter, or with one of `others`, loaded when they are first asked for, by their names."""
+    """Serves a queue on one thread: with the usual painter, or with one of `others`, loaded when they are first asked for, by their names.
+
+    `others` is looked at whenever a job begins: another loader than the one that loaded a painter stands for a newer model.
+    """
 
     def __init__(
         self,
@@ -44,8 +47,11 @@ class Worker:
         self._preview_every_s = preview_every_s
         self._engine = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._stopping = threading.Event()
-        self._others = dict(others or {})
+        # Not a copy, and also where it is empty: models come and go.
+        self._others = {} if others is None else others
         self._loaded: dict[str, Painter] = {}
+        self._loaders: dict[str, Callable[[], Painter]] = {}
+        """What loaded these painters."""
         self.painter: Painter | None = None
         self.ready = asyncio.Event()
 
@@ -56,9 +62,7 @@ class Worker:
             Misconfigured: the painter cannot be loaded.
         """
         try:
-            started = time.monotonic()
-            self.painter = await asyncio.get_running_loop().run_in_executor(self._engine, self._load)
-            log.info("model %s loaded in %.1f s", self.painter.model, time.monotonic() - started)
+            self.painter = await asyncio.get_running_loop().run_in_executor(self._engine, self._loaded_by, self._load)
             self.ready.set()
             while True:
                 await self._serve(self.painter, await self._queue.next())
@@ -95,18 +99,31 @@ class Worker:
         return await asyncio.get_running_loop().run_in_executor(self._engine, painter.embed_picture, picture)
 
     def _right_painter(self, usual: Painter, model: str) -> Painter:
-        """Run on the engine thread: return the painter that a request asks for, loaded now where it was not.
+        """Run on the engine thread: return the painter that a request asks for, loaded now where it was not. What is no longer offered is let go.
 
         Raises:
             Misconfigured: it cannot be loaded.
         """
-        if model not in self._others:
+        for name in [name for name in self._loaded if self._others.get(name) != self._loaders[name]]:
+            del self._loaded[name]
+        load = self._others.get(model)
+        if load is None:
             return usual
         if model not in self._loaded:
-            started = time.monotonic()
-            self._loaded[model] = self._others[model]()
-            log.info("model %s loaded in %.1f s", model, time.monotonic() - started)
+            self._loaders[model], self._loaded[model] = load, self._loaded_by(load)
         return self._loaded[model]
+
+    def _loaded_by(self, load: Callable[[], Painter]) -> Painter:
+        """Run on the engine thread: load a painter, and note how long it took, where that is still of interest.
+
+        Raises:
+            Misconfigured: it cannot be loaded.
+        """
+        started = time.monotonic()
+        painter = load()
+        if not self._stopping.is_set():
+            log.info("model %s loaded in %.1f s", painter.model, time.monotonic() - started)
+        return painter
 
     async def _serve(self, painter: Painter, job: Job) -> None:
         loop = asyncio.get_running_loop()

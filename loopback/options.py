@@ -30,6 +30,14 @@ T = TypeVar("T")
 NESTED = (OptionType.SUBCOMMAND, OptionType.GROUP)
 TEXT_INPUT, LABEL, FILE_UPLOAD, RADIO, CHECKBOXES, CHECKBOX = 4, 18, 19, 21, 22, 23
 
+REFERRING = {
+    limits.USER_SELECT: OptionType.USER,
+    limits.ROLE_SELECT: OptionType.ROLE,
+    limits.MENTIONABLE_SELECT: OptionType.MENTIONABLE,
+    limits.CHANNEL_SELECT: OptionType.CHANNEL,
+}
+"""Selects of what options take too."""
+
 
 class NotSent(ValueError):
     """The client keeps an interaction back: a value is missing or out of range. The text is for people."""
@@ -43,6 +51,18 @@ class Resolver:
         self._channel = channel
         self._asker = asker
         self.resolved: Json = {}
+
+    def refer(self, kind: OptionType, given: Any, types: list[int] | None) -> str:
+        """Refer to what an option of a kind takes; where that is a channel, to one of the `types` if any are named."""
+        match kind:
+            case OptionType.CHANNEL:
+                return self.channel(given, types)
+            case OptionType.ROLE:
+                return self.role(given)
+            case OptionType.MENTIONABLE:
+                return self.mentionable(given)
+            case _:
+                return self.user(given)
 
     def user(self, given: Any) -> str:
         """Refer to somebody, given themselves or by id."""
@@ -156,14 +176,8 @@ def _value(resolver: Resolver, option: Json, value: Any) -> Any:
             return _in_range(option, _number(value, int if kind == OptionType.INTEGER else float))
         case OptionType.BOOLEAN:
             return value if isinstance(value, bool) else _boolean(str(value))
-        case OptionType.CHANNEL:
-            return resolver.channel(value, option.get("channel_types"))
-        case OptionType.USER:
-            return resolver.user(value)
-        case OptionType.ROLE:
-            return resolver.role(value)
-        case OptionType.MENTIONABLE:
-            return resolver.mentionable(value)
+        case OptionType.CHANNEL | OptionType.USER | OptionType.ROLE | OptionType.MENTIONABLE:
+            return resolver.refer(kind, value, option.get("channel_types"))
         case OptionType.ATTACHMENT:
             return resolver.file(value)
         case _:
@@ -278,16 +292,8 @@ def selected(resolver: Resolver, select: Json, chosen: list[Any]) -> list[str]:
 
 
 def _choice(resolver: Resolver, select: Json, item: Any) -> str:
-    match select["type"]:
-        case limits.USER_SELECT:
-            return resolver.user(item)
-        case limits.ROLE_SELECT:
-            return resolver.role(item)
-        case limits.MENTIONABLE_SELECT:
-            return resolver.mentionable(item)
-        case limits.CHANNEL_SELECT:
-            return resolver.channel(item, select.get("channel_types"))
-        case _ if any(item == option["value"] for option in select.get("options") or []):
-            return str(item)
-        case _:
-            raise NotSent(f"there is no choice {item}")
+    if select["type"] in REFERRING:
+        return resolver.refer(REFERRING[select["type"]], item, select.get("channel_types"))
+    if any(item == option["value"] for option in select.get("options") or []):
+        return str(item)
+    raise NotSent(f"there is no choice {item}")

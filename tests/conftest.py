@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from engine.history import History
-from engine.jobs import Kind, Painting, Picture, Progress, Request
+from engine.jobs import Job, Kind, Painting, Picture, Progress, Request
 
 
 def png(colour: tuple[int, int, int], side: int = 8) -> bytes:
@@ -20,6 +20,20 @@ def png(colour: tuple[int, int, int], side: int = 8) -> bytes:
     file = BytesIO()
     Image.new("RGB", (side, side), colour).save(file, "PNG")
     return file.getvalue()
+
+
+def noise(side: int, seed: int = 1) -> bytes:
+    """Return a picture that no format without loss makes small, and of which no part is in one of another seed."""
+    file = BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+async def picture_of(history: History, job: Job, position: int = 0) -> int:
+    """Return the id of one of a job's pictures."""
+    picture = await history.picture_id(job, position)
+    assert picture is not None
+    return picture
 
 
 class ScriptedPainter:
@@ -59,6 +73,10 @@ class ScriptedPainter:
         unknown = tuple(word for word in request.prompt.split() if word not in self.known_words)
         return Painting(pictures, self.model, request.steps or 30, request.guidance or 1.5, 0.5, unknown, self.space)
 
+    def loaded(self) -> "ScriptedPainter":
+        """Return itself, where a painter is to be loaded."""
+        return self
+
     def seen(self, prompt: str) -> bytes:
         """Embed a text or a picture: what a picture shows is what was asked for."""
         numbers = np.random.default_rng(zlib.crc32(prompt.removeprefix("a ").encode())).standard_normal(64)
@@ -81,3 +99,13 @@ async def history(tmp_path: Path) -> AsyncIterator[History]:
     memory = await History.open(tmp_path / "data")
     yield memory
     await memory.close()
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put discord.py's addresses back after a test: Reverie points them elsewhere for the whole process."""
+    # Most tests of the engine need no discord.py.
+    import discord
+
+    for place, name in ((discord.http.Route, "BASE"), (discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY")):
+        monkeypatch.setattr(place, name, getattr(place, name))

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import os
 import re
 import signal
 import sqlite3
@@ -19,7 +20,8 @@ import pytest
 from PIL import Image
 from playwright.async_api import async_playwright, expect
 
-from bot import PORTAL, remedy
+from bot import PORTAL, Others, remedy
+from engine.settings import load
 from loopback import Loopback
 from tests.loopback.test_page import CHROMIUM, QUIET, in_chromium
 
@@ -29,8 +31,9 @@ PATIENCE_S = 120.0
 
 
 def settings(tmp_path: Path, **changes: object) -> Path:
-    """Write the bundled settings with a data folder and ports of this test's own."""
-    values: dict[str, object] = {"data": str(tmp_path / "data"), "page_port": 0, "metrics_port": 0} | changes
+    """Write the bundled settings with folders and ports of this test's own."""
+    own: dict[str, object] = {"data": str(tmp_path / "data"), "more_models": [str(tmp_path / "data" / "models")]}
+    values = own | {"page_port": 0, "metrics_port": 0} | changes
     text = (ROOT / "configs" / "bot.toml").read_text()
     for key, value in values.items():
         text, count = re.subn(rf"^{key} = .*$", lambda _, key=key, value=value: f"{key} = {json.dumps(value)}", text, flags=re.MULTILINE)
@@ -128,6 +131,27 @@ async def until(condition: Callable[[], bool]) -> None:
 async def messages(session: aiohttp.ClientSession, page: str) -> list[dict]:
     async with session.ws_connect(page + "page/socket") as socket:
         return (await socket.receive_json())["messages"]
+
+
+def test_other_models_are_looked_for_whenever_somebody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr("bot.load_painter", lambda _, config: loaded.append(config))
+    single, folder = tmp_path / "laion.json", tmp_path / "models"
+    others = Others(load(settings(tmp_path, more_models=[str(single), str(folder)])))
+    # What is missing is said when it is loaded.
+    assert [*others] == ["laion"] and others["laion"] == others["laion"]
+    config = folder / "foxes" / "foxes.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("{}")
+    assert [*others] == ["laion", "foxes"] and len(others) == 2 and "cats" not in others
+    before = others["foxes"]
+    assert before == others["foxes"]
+    os.utime(config, ns=(1, 1))
+    assert before != others["foxes"]
+    others["foxes"]()
+    assert loaded == [config]
+    config.unlink()
+    assert [*others] == ["laion"] and others.get("foxes") is None
 
 
 async def test_a_job_outlives_the_kill_of_its_process_and_is_posted_once(tmp_path: Path) -> None:

@@ -9,15 +9,12 @@ from pathlib import Path
 import discord
 import pytest
 
-from cogs import EXTENSIONS
-from cogs._client import Reverie
 from cogs.settings import NAMES
 from engine.__main__ import arguments
 from engine.history import History
-from engine.queue import Limits, Queue
 from engine.settings import Settings
 from engine.unclip.painter import Painted
-from engine.worker import Worker
+from tests.cogs.conftest import featured
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -37,11 +34,7 @@ Offered = discord.app_commands.Command | discord.app_commands.Group | discord.ap
 
 @pytest.fixture
 async def offered(history: History) -> list[Offered]:
-    queue = Queue(history, Limits(1, 1, 1))
-    bot = Reverie(queue, history, Worker(queue, history, lambda: pytest.fail("no painter is needed")), 2.0)
-    for extension in EXTENSIONS:
-        await bot.load_extension(extension)
-    return list(bot.tree.get_commands())
+    return list((await featured(history)).tree.get_commands())
 
 
 @pytest.fixture

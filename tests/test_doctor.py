@@ -42,10 +42,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> Answers:
 
 
 @pytest.fixture
-async def server(told: Answers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loopback]:
-    # The doctor's visitor points discord.py elsewhere for the whole process; this puts it back after the test.
-    monkeypatch.setattr(discord.http.Route, "BASE", discord.http.Route.BASE)
-    monkeypatch.setattr(discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY", discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY)
+async def server(told: Answers, addresses: None) -> AsyncIterator[Loopback]:
     async with Loopback() as running:
         yield running
 
@@ -272,6 +269,14 @@ async def test_a_clip_whose_folder_is_not_there_is_a_problem(tmp_path: Path) -> 
 async def test_a_model_config_that_is_missing_is_a_problem(tmp_path: Path) -> None:
     settings = load(settings_file(tmp_path, model=str(tmp_path / "none.json")))
     assert "none.json is missing" in (await examine(settings, None, token=None))["model"].text
+
+
+async def test_a_broken_model_in_a_folder_of_models_is_a_problem(settings: Settings) -> None:
+    config = settings.data / "models" / "foxes" / "foxes.json"
+    config.parent.mkdir(parents=True)
+    config.write_text("{}")
+    found = (await examine(settings, None, token=None))["model"]
+    assert found.grade is Grade.PROBLEM and str(config) in found.text
 
 
 async def test_weights_that_are_still_to_be_fetched_are_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
-import discord
 import pytest
 import yaml
 from aiohttp import web
@@ -143,10 +142,8 @@ def free_port() -> int:
 
 
 @pytest.fixture
-async def running(painter: ScriptedPainter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+async def running(painter: ScriptedPainter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: None) -> AsyncIterator[Running]:
     """Run what bot.py runs; its painter waits for `painter.hold`."""
-    monkeypatch.setattr(discord.http.Route, "BASE", discord.http.Route.BASE)
-    monkeypatch.setattr(discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY", discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY)
     monkeypatch.setattr(telemetry, "BEAT_S", 0.02)
     painter.hold.clear()
     async with Loopback() as server:

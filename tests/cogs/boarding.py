@@ -9,9 +9,9 @@ import pytest
 
 from cogs import _cards as cards
 from cogs._client import Reverie
-from engine.preferences import Level
 from loopback import Channel, Interaction, Loopback, Message, User
-from tests.cogs.conftest import results
+from tests.cogs import conftest
+from tests.cogs.conftest import answered, choose
 
 STAR = "⭐"
 COUNTED = re.compile(r"⭐ \*\*(\d+)\*\* · #(\d+) by <@(\d+)>")
@@ -22,8 +22,7 @@ async def opened(server: Loopback, bot: Reverie, stars: int = 1, channel: Channe
     """Return the server's gallery, chosen without a form."""
     channel = channel or server.add_channel("gallery")
     await server.wait_for(lambda: bot.get_channel(channel.id))
-    for name, value in (("gallery", str(channel.id)), ("gallery_stars", str(stars))):
-        await bot.preferences.choose(Level.SERVER, server.guild.id, name, value)
+    await choose(bot, server, gallery=str(channel.id), gallery_stars=str(stars))
     await bot.board.touch_server(server.guild.id)
     return channel
 
@@ -36,12 +35,6 @@ async def chosen(server: Loopback, user: User, name: str, value: Any) -> Message
     form = await server.press(user, panel, "reverie-settings:server:defaults", [name])
     await server.wait_for(lambda: form.modal)
     return await answered(server, await server.submit_modal(user, form, {"value": value}))
-
-
-async def answered(server: Loopback, use: Interaction) -> Message:
-    """Return the finished answer to a press or command."""
-    message: Message = await server.wait_for(lambda: use.message if use.acknowledged.is_set() and use.message and not use.message.thinking else None)
-    return message
 
 
 async def told(server: Loopback, use: Interaction) -> str:
@@ -68,14 +61,11 @@ async def pressed(server: Loopback, user: User, message: Message, act: cards.Act
 
 
 async def dreamt(server: Loopback, count: int = 1, user: User | None = None, channel: Channel | None = None, **options: Any) -> Message:
-    """Return the card of a finished dream."""
-    place = channel or server.general
-    before = len(results(server, place))
-    await server.command(user or server.ann, place, "dream", {"prompt": "a cat", "count": count, "seed": 7} | options)
-    await server.wait_for(lambda: len(results(server, place)) > before)
+    """Return the card of a finished dream, of one picture mostly."""
+    card = await conftest.dreamt(server, count, user, channel, **options)
     # The card is there before its job is known to be done.
     await asyncio.sleep(0.05)
-    return results(server, place)[-1]
+    return card
 
 
 async def shared(server: Loopback, card: Message, index: int = 0, user: User | None = None) -> Message:

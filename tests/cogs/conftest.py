@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import functools
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
-import discord
 import pytest
 
+from cogs import EXTENSIONS
 from cogs._client import Endpoint, Reverie
 from engine.history import History
+from engine.preferences import Level
 from engine.queue import Limits, Queue
 from engine.worker import Worker
 from loopback import Channel, Interaction, Loopback, Message, User
@@ -17,46 +19,72 @@ from tests.conftest import ScriptedPainter
 
 Start = Callable[..., contextlib.AbstractAsyncContextManager[Reverie]]
 WIDE = Limits(waiting=20, per_user=10, per_server=1000)
+FORGOTTEN = "I don't remember this any longer. Ask for it anew."
 EVERY_S = 0.3
 """Between two edits of a progress message; two seconds in life."""
 
 
 @pytest.fixture
-async def discord_(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Loopback]:
-    # Reverie points discord.py elsewhere for the whole process; this puts it back after the test.
-    monkeypatch.setattr(discord.http.Route, "BASE", discord.http.Route.BASE)
-    monkeypatch.setattr(discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY", discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY)
+async def discord_(addresses: None) -> AsyncIterator[Loopback]:
     async with Loopback() as server:
         yield server
         if server.contract is not None:
             assert server.violations == []
 
 
+class Loaders(Mapping[str, Callable[[], ScriptedPainter]]):
+    """What loads painters that are there already, also those that come later."""
+
+    def __init__(self, painters: Mapping[str, ScriptedPainter]) -> None:
+        self._painters = painters
+
+    def __getitem__(self, name: str) -> Callable[[], ScriptedPainter]:
+        # Bound to the painter, and so equal whenever it is asked for.
+        return self._painters[name].loaded
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._painters)
+
+    def __len__(self) -> int:
+        return len(self._painters)
+
+
+@contextlib.asynccontextmanager
+async def living(
+    server: Loopback,
+    folder: Path,
+    painter: ScriptedPainter,
+    limits: Limits = WIDE,
+    *,
+    working: bool = True,
+    others: Mapping[str, ScriptedPainter] | None = None,
+    progress_every_s: float = EVERY_S,
+    preview_every_s: float = 0.0,
+) -> AsyncIterator[Reverie]:
+    """Run the bot, with the memory in a folder, until a block is left; `others` are models beside the usual one, by their names."""
+    async with contextlib.AsyncExitStack() as stack:
+        history = await History.open(folder)
+        # An open one keeps the process alive, also where a test fails.
+        stack.push_async_callback(history.close)
+        queue = Queue(history, limits)
+        worker = Worker(queue, history, lambda: painter, preview_every_s, Loaders({} if others is None else others))  # type: ignore[arg-type]
+        bot = await stack.enter_async_context(Reverie(queue, history, worker, progress_every_s, Endpoint(server.api, server.gateway)))
+        tasks = [asyncio.create_task(bot.start(server.token))]
+        if working:
+            tasks.append(asyncio.create_task(worker.run()))
+        try:
+            await server.wait_for(lambda: tasks[0].done() or bot.is_ready())
+            yield bot
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @pytest.fixture
 def start(discord_: Loopback, painter: ScriptedPainter, tmp_path: Path) -> Start:
     """Return what runs the bot, with the memory of this test, until a block is left; again and again, as after restarts."""
-
-    @contextlib.asynccontextmanager
-    async def running(limits: Limits = WIDE, working: bool = True) -> AsyncIterator[Reverie]:
-        async with contextlib.AsyncExitStack() as stack:
-            history = await History.open(tmp_path / "data")
-            # An open one keeps the process alive, also where a test fails.
-            stack.push_async_callback(history.close)
-            queue = Queue(history, limits)
-            worker = Worker(queue, history, lambda: painter, preview_every_s=0)
-            bot = await stack.enter_async_context(Reverie(queue, history, worker, EVERY_S, Endpoint(discord_.api, discord_.gateway)))
-            tasks = [asyncio.create_task(bot.start(discord_.token))]
-            if working:
-                tasks.append(asyncio.create_task(worker.run()))
-            try:
-                await discord_.wait_for(lambda: tasks[0].done() or bot.is_ready())
-                yield bot
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-
-    return running
+    return functools.partial(living, discord_, tmp_path / "data", painter)
 
 
 @pytest.fixture
@@ -93,6 +121,41 @@ async def settled(bot: Reverie, *expected: str) -> None:
             return
         await asyncio.sleep(0.05)
     pytest.fail(f"{await states(bot)} instead of {expected}")
+
+
+async def answered(server: Loopback, use: Interaction) -> Message:
+    """Return the finished answer to a press or command."""
+    message: Message = await server.wait_for(lambda: use.message if use.acknowledged.is_set() and use.message and not use.message.thinking else None)
+    return message
+
+
+async def dreamt(server: Loopback, count: int = 4, user: User | None = None, channel: Channel | None = None, **options: object) -> Message:
+    """Return the card of a finished dream."""
+    place = channel or server.general
+    before = len(results(server, place))
+    await server.command(user or server.ann, place, "dream", {"prompt": "a cat", "count": count, "seed": 7} | options)
+    await server.wait_for(lambda: len(results(server, place)) > before)
+    return results(server, place)[-1]
+
+
+def subject(server: Loopback, user: User, level: str) -> int:
+    """Return whose choices those of a level are."""
+    return {"user": user.id, "channel": server.general.id, "server": server.guild.id}[level]
+
+
+async def choose(bot: Reverie, server: Loopback, level: str = "server", user: User | None = None, **chosen: object) -> None:
+    """Choose without the panel of /settings: for the server, its general channel, or somebody."""
+    for name, value in chosen.items():
+        await bot.preferences.choose(Level(level), subject(server, user or server.ann, level), name, value)
+
+
+async def featured(history: History) -> Reverie:
+    """Return a bot with all its features that neither connects nor paints."""
+    queue = Queue(history, Limits(1, 1, 1))
+    bot = Reverie(queue, history, Worker(queue, history, lambda: pytest.fail("no painter is needed")), 2.0)
+    for extension in EXTENSIONS:
+        await bot.load_extension(extension)
+    return bot
 
 
 async def asked(server: Loopback, painter: ScriptedPainter, user: User | None = None, **options: object) -> Interaction:

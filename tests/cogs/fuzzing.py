@@ -59,7 +59,15 @@ form_ids = st.one_of(
 )
 options = {
     "dream": st.fixed_dictionaries(
-        {"prompt": texts}, optional={"count": numbers, "seed": numbers, "steps": numbers, "guidance": st.floats(-1, 30), "spoiler": st.booleans()}
+        {"prompt": texts},
+        optional={
+            "count": numbers,
+            "seed": numbers,
+            "steps": numbers,
+            "guidance": st.floats(-1, 30),
+            "spoiler": st.booleans(),
+            "model": st.one_of(st.just("scripted"), texts),
+        },
     ),
     "variations": st.fixed_dictionaries({"image": files}, optional={"prompt": texts, "count": numbers}),
     "inpaint": st.fixed_dictionaries(

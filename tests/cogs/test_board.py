@@ -9,7 +9,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import discord
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -22,7 +21,8 @@ from engine.preferences import Level
 from engine.queue import Limits, Queue
 from engine.worker import Worker
 from loopback import Channel, Interaction, Loopback, Message, User, permissions
-from tests.cogs.boarding import ENTRY, STAR, answered, dreamt, entries, named, pressed
+from tests.cogs.boarding import ENTRY, STAR, dreamt, entries, named, pressed
+from tests.cogs.conftest import answered
 from tests.cogs.fuzzing import Faults
 from tests.conftest import ScriptedPainter
 
@@ -85,9 +85,7 @@ def play(folder: Path, script: list[list[tuple[Any, ...]]]) -> None:
 @pytest.mark.timeout(3600)
 # discord.py lets a thread of its heart beat live on that belongs to a connection before; it notices after 41 s that its loop is closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_gallery_is_what_the_stars_say_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(discord.http.Route, "BASE", discord.http.Route.BASE)
-    monkeypatch.setattr(discord.gateway.DiscordWebSocket, "DEFAULT_GATEWAY", discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY)
+def test_the_gallery_is_what_the_stars_say_whatever_happens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, addresses: None) -> None:
     monkeypatch.setattr(board, "RETRY_S", 0.05)
     done.clear()
     play(tmp_path)

@@ -1,6 +1,5 @@
 import asyncio
 import re
-from typing import Any
 
 import pytest
 
@@ -8,27 +7,10 @@ from cogs import _cards as cards
 from cogs._client import Reverie
 from engine.jobs import Kind
 from engine.pictures import write_receipt
-from loopback import Interaction, Loopback, Message, User
-from tests.cogs.conftest import Start, asked, results, settled
+from loopback import Loopback, Message
+from tests.cogs.browsing import button, labels
+from tests.cogs.conftest import FORGOTTEN, Start, answered, asked, choose, dreamt, results, settled
 from tests.conftest import ScriptedPainter, png
-
-
-def button(act: cards.Act, job: int = 1, index: int = 0) -> str:
-    return cards.button_id(act, job, index)
-
-
-async def answered(server: Loopback, use: Interaction) -> Message:
-    """Return what a press or command was answered with."""
-    message: Message = await server.wait_for(lambda: use.message if use.acknowledged.is_set() else None)
-    return message
-
-
-async def dreamt(server: Loopback, count: int = 4, user: User | None = None, **options: Any) -> Message:
-    """Return the card of a finished dream."""
-    before = len(results(server))
-    await server.command(user or server.ann, server.general, "dream", {"prompt": "a cat", "count": count, "seed": 7} | options)
-    await server.wait_for(lambda: len(results(server)) > before)
-    return results(server)[-1]
 
 
 async def test_one_picture_is_shown_alone_in_its_full_size(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
@@ -38,8 +20,7 @@ async def test_one_picture_is_shown_alone_in_its_full_size(discord_: Loopback, b
     assert (await bot.history.painting_of(await bot.history.find(1))).pictures[2].png == shown.attachments[0].data
     assert "picture 3 of 4" in shown.content and "seed 9" in shown.content and not shown.ephemeral
     assert shown.attachments[0].description == "A picture: a cat"
-    labels = [part["label"] for row in shown.components for part in row["components"]]
-    assert labels == ["V3", "Share", "Info"]
+    assert labels(shown) == ["V3", "Share", "Info"]
 
 
 async def test_variations_go_back_to_the_picture_that_they_vary(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
@@ -113,7 +94,7 @@ async def test_only_the_requester_or_a_moderator_deletes_and_hears_whose_it_was(
     use = await discord_.press(mona, first, button(cards.Act.DELETE))
     await discord_.wait_for(lambda: first.deleted and use.followups)
     assert use.followups[0].content == f"Deleted. <@{discord_.ann.id}> had asked for it." and use.followups[0].ephemeral
-    use = await discord_.press(discord_.ann, second, button(cards.Act.DELETE, job=2))
+    use = await discord_.press(discord_.ann, second, button(cards.Act.DELETE, number=2))
     await discord_.wait_for(lambda: second.deleted)
     await asyncio.sleep(0.05)
     assert use.followups == []
@@ -127,7 +108,7 @@ async def test_a_waiting_and_a_running_job_are_cancelled_from_their_message(disc
     await discord_.wait_for(lambda: waiting.message)
     refused = await answered(discord_, await discord_.press(discord_.ben, running.message, button(cards.Act.CANCEL)))
     assert refused.ephemeral and f"<@{discord_.ann.id}>" in refused.content
-    await discord_.press(discord_.ann, waiting.message, button(cards.Act.CANCEL, job=2))
+    await discord_.press(discord_.ann, waiting.message, button(cards.Act.CANCEL, number=2))
     await discord_.wait_for(lambda: waiting.message.content.endswith("Cancelled.") and not waiting.message.components)
     await discord_.press(discord_.add_user("mona", moderator=True), running.message, button(cards.Act.CANCEL))
     await discord_.wait_for(lambda: running.message.content.endswith("Cancelled.") and not running.message.components)
@@ -152,7 +133,7 @@ async def test_pictures_that_are_gone_are_told(discord_: Loopback, bot: Reverie)
         path.unlink()
     for act in (cards.Act.ENLARGE, cards.Act.VARY, cards.Act.INFO):
         told = await answered(discord_, await discord_.press(discord_.ben, card, button(act)))
-        assert told.content == "I don't remember this any longer. Ask for it anew." and told.ephemeral
+        assert told.content == FORGOTTEN and told.ephemeral
 
 
 async def test_picture_info_reads_our_messages_and_our_files(discord_: Loopback, bot: Reverie) -> None:
@@ -184,10 +165,31 @@ async def test_a_model_without_variations_shows_no_button_for_them_and_refuses_t
     async with start() as bot:
         await asyncio.wait_for(bot.worker.ready.wait(), 5)
         card = await dreamt(discord_)
-        assert all(part["label"][0] != "V" for row in card.components for part in row["components"])
+        assert all(label[0] != "V" for label in labels(card))
         use = await discord_.command(discord_.ann, discord_.general, "variations", {"image": png((1, 2, 3))})
         await discord_.wait_for(lambda: use.message and not use.message.thinking)
         assert use.message.content == "The model scripted can't do that."
+
+
+async def test_buttons_are_those_of_the_model_that_painted_a_picture(discord_: Loopback, start: Start, painter: ScriptedPainter) -> None:
+    second = ScriptedPainter()
+    second.model, second.kinds = "second", frozenset({Kind.DREAM})  # type: ignore[assignment]
+    async with start(others={"second": second}) as bot:
+        await asyncio.wait_for(bot.worker.ready.wait(), 5)
+        await choose(bot, discord_, "user", model="second")
+        card = await dreamt(discord_)
+        assert second.painted and labels(card) == [*(f"U{place}" for place in range(1, 5)), "Reroll", "Edit prompt", "Info", "Share", "Delete"]
+        assert labels(await answered(discord_, await discord_.press(discord_.ann, card, button(cards.Act.ENLARGE, index=2)))) == ["Share", "Info"]
+        brought = await answered(discord_, await discord_.command(discord_.ann, discord_.general, "show", {"number": 1}))
+        assert labels(brought) == labels(card)
+        refused = await answered(discord_, await discord_.context_menu(discord_.ann, discord_.general, card, "Variations"))
+        assert refused.content == "The model second can't do that." and refused.ephemeral
+    # And the other way round.
+    painter.kinds, second.kinds = second.kinds, painter.kinds  # type: ignore[assignment]
+    async with start(others={"second": second}) as bot:
+        await asyncio.wait_for(bot.worker.ready.wait(), 5)
+        asked_which = await answered(discord_, await discord_.context_menu(discord_.ann, discord_.general, card, "Variations"))
+        assert labels(asked_which) == ["V1", "V2", "V3", "V4"]
 
 
 async def test_views_and_forms_are_not_kept_in_memory(discord_: Loopback, bot: Reverie) -> None:

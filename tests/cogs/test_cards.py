@@ -16,15 +16,15 @@ words = st.text(st.characters(categories=["L"]), min_size=1, max_size=200)
 SAY = language("en-US")
 
 
-def job(prompt: str = "a cat", state: State = State.WAITING) -> Job:
-    return Job(7, Request(prompt, seed=1), Origin(1, 2), 0.0, state)
+def job(prompt: str = "a cat", state: State = State.WAITING, model: str = "") -> Job:
+    return Job(7, Request(prompt, seed=1, model=model), Origin(1, 2), 0.0, state)
 
 
 @given(prompts, st.lists(words, max_size=100), st.sampled_from(["en-US", *LANGUAGES]))
 def test_no_prompt_makes_a_card_that_discord_refuses(prompt: str, unknown: list[str], locale: str) -> None:
     say = language(locale)
     painting = Painting((Picture(b"", 1, 8, 8),), "m" * 2000, 30, 1.5, 1.0, tuple(unknown))
-    embed = cards.result(job(prompt), painting, ("word",) * 500, say)
+    embed = cards.result(job(prompt, model="_" * 100), painting, ("word",) * 500, say)
     assert len(embed) <= 6000 and len(embed.description or "") <= 4096
     assert all(0 < len(field.value or "") <= 1024 and 0 < len(field.name or "") <= 256 for field in embed.fields)
     assert 0 < len(cards.alt_text(job(prompt).request, say)) <= 1024
@@ -39,6 +39,16 @@ def test_prompts_full_of_markup_stay_text_and_within_limits(prompt: str) -> None
     inside = text.split("\n")[0].removeprefix("**").removesuffix("**")
     assert discord.utils.remove_markdown(inside.replace("\\", "")) is not None
     assert "**" not in inside
+
+
+def test_what_is_copied_paints_with_the_same_model_where_one_was_asked_for() -> None:
+    painting = Painting((Picture(b"", 1, 8, 8),), "foxes", 30, 1.5, 1.0)
+    usual, foxes = Request("a cat", seed=1), Request("a cat", seed=1, model="foxes")
+    varied = Request("a cat", seed=1, model="foxes", kind=Kind.VARIATION, image=b"png")
+    typed = [cards.info(Job(7, request, Origin(1, 2), 0.0), painting, 0, SAY).split("\n")[1] for request in (usual, foxes, varied)]
+    assert typed[0] == "/dream prompt: a cat seed: 1 count: 1 steps: 30 guidance: 1.5"
+    assert typed[1] == f"{typed[0]} model: foxes"
+    assert "model" not in typed[2]
 
 
 def test_a_prompt_never_names_the_file() -> None:

@@ -6,7 +6,7 @@ import pytest
 from cogs._client import Reverie
 from engine.queue import Limits
 from loopback import Loopback
-from tests.cogs.conftest import Start, result, results, settled, states
+from tests.cogs.conftest import Start, answered, choose, dreamt, result, results, settled, states
 from tests.conftest import ScriptedPainter
 
 
@@ -65,6 +65,95 @@ async def test_a_spoiler_is_hidden(discord_: Loopback, bot: Reverie) -> None:
     await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "spoiler": True})
     message = await result(discord_)
     assert message.attachments[0].filename == "SPOILER_reverie-1.png"
+
+
+def named(name: str) -> ScriptedPainter:
+    """Return a model of a name."""
+    painter = ScriptedPainter()
+    painter.model = name
+    return painter
+
+
+async def offered(server: Loopback, typed: str = "") -> list[str]:
+    """Return the models that are offered while somebody types."""
+    choices = await server.autocomplete(server.ann, server.general, "dream", {"prompt": "a cat", "model": typed}, "model")
+    assert all(choice["name"] == choice["value"] for choice in choices)
+    return [choice["value"] for choice in choices]
+
+
+async def test_models_are_offered_by_what_is_typed(discord_: Loopback, start: Start) -> None:
+    async with start(others={name: named(name) for name in ("foxes", "Box", "cats")}) as bot:
+        await bot.worker.ready.wait()
+        assert await offered(discord_) == ["scripted", "foxes", "Box", "cats"]
+        assert await offered(discord_, "oX") == ["foxes", "Box"]
+        assert await offered(discord_, "dogs") == []
+    async with start(others={f"m{number:02}": named("m") for number in range(30)}) as bot:
+        await bot.worker.ready.wait()
+        assert await offered(discord_) == ["scripted", *(f"m{number:02}" for number in range(24))]
+        assert await offered(discord_, "m2") == [f"m{number:02}" for number in range(20, 30)]
+
+
+async def test_the_model_that_is_asked_for_paints_and_the_usual_one_where_none_is(discord_: Loopback, start: Start, painter: ScriptedPainter) -> None:
+    foxes, cats = named("foxes"), named("cats")
+    async with start(others={"foxes": foxes, "cats": cats}) as bot:
+        await bot.worker.ready.wait()
+        card = await dreamt(discord_, model="foxes")
+        assert card.embeds[0]["fields"][1]["value"] == "foxes" and "Note" not in [field["name"] for field in card.embeds[0]["fields"]]
+        await choose(bot, discord_, "user", model="cats")
+        assert (await dreamt(discord_)).embeds[0]["fields"][1]["value"] == "cats"
+        # The usual one has a name too.
+        assert (await dreamt(discord_, model="scripted")).embeds[0]["fields"][1]["value"] == "scripted"
+        assert [len(one.painted) for one in (painter, foxes, cats)] == [1, 1, 1]
+
+
+async def test_a_model_that_comes_while_the_bot_runs_can_be_asked_for_at_once(discord_: Loopback, start: Start) -> None:
+    others: dict[str, ScriptedPainter] = {}
+    async with start(others=others) as bot:
+        await bot.worker.ready.wait()
+        assert await offered(discord_) == ["scripted"]
+        others["foxes"] = named("foxes")
+        assert await offered(discord_) == ["scripted", "foxes"]
+        assert (await dreamt(discord_, model="foxes")).embeds[0]["fields"][1]["value"] == "foxes"
+
+
+async def test_a_model_that_is_gone_before_its_job_begins_is_stood_in_for_and_the_card_says_so(
+    discord_: Loopback, start: Start, painter: ScriptedPainter
+) -> None:
+    others = {"red_foxes": named("red_foxes")}
+    async with start(others=others) as bot:
+        await bot.worker.ready.wait()
+        painter.hold.clear()
+        await answered(discord_, await discord_.command(discord_.ben, discord_.general, "dream", {"prompt": "a dog"}))
+        await answered(discord_, await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "model": "red_foxes"}))
+        del others["red_foxes"]
+        painter.hold.set()
+        await settled(bot, "delivered", "delivered")
+        first, second = ({field["name"]: field["value"] for field in card.embeds[0]["fields"]} for card in results(discord_))
+        assert "Note" not in first
+        assert second["Model"] == "scripted" and second["Note"] == r"The model red\_foxes is gone; scripted painted this."
+
+
+async def test_an_unknown_model_is_refused_with_those_that_there_are(discord_: Loopback, start: Start) -> None:
+    async with start(others={"foxes": named("foxes")}) as bot:
+        await bot.worker.ready.wait()
+        for unknown in ("fox", "Foxes", " ", "@everyone"):
+            use = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "model": unknown})
+            told = await answered(discord_, use)
+            assert told.content == "The model must be one of these: scripted, foxes." and told.ephemeral
+        assert await states(bot) == []
+    async with start(others={f"{number:03}{'x' * 97}": named("m") for number in range(50)}) as bot:
+        await bot.worker.ready.wait()
+        told = await answered(discord_, await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "model": "fox"}))
+        assert told.content.startswith("The model must be one of these: scripted, 000x") and told.content.endswith("….")
+
+
+async def test_while_the_usual_model_is_being_loaded_others_can_be_asked_for(discord_: Loopback, start: Start) -> None:
+    async with start(others={"foxes": named("foxes")}, working=False) as bot:
+        assert await offered(discord_) == ["foxes"]
+        told = await answered(discord_, await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "model": "scripted"}))
+        assert "still being loaded" in told.content and told.ephemeral and await states(bot) == []
+        await answered(discord_, await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "model": "foxes"}))
+        assert await states(bot) == ["waiting"]
 
 
 async def test_one_person_with_many_jobs_does_not_delay_another(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:

@@ -10,11 +10,9 @@ from PIL import Image
 from cogs import _board as board
 from cogs import _cards as cards
 from cogs._client import Reverie
-from engine.preferences import Level
 from loopback import Loopback, Message, User, permissions
 from tests.cogs.boarding import (
     STAR,
-    answered,
     becomes,
     chosen,
     dreamt,
@@ -26,7 +24,7 @@ from tests.cogs.boarding import (
     shows,
     told,
 )
-from tests.cogs.conftest import Start
+from tests.cogs.conftest import Start, answered, choose
 from tests.conftest import ScriptedPainter
 
 DAY_S = 24 * 3600
@@ -157,22 +155,22 @@ async def test_a_concept_that_the_server_does_not_want_is_neither_shared_nor_sho
     gallery = await opened(discord_, bot, stars=1)
     snake = await dreamt(discord_, prompt="a snake")
     await discord_.wait_for(lambda: bot.worker.ready.is_set())
-    await bot.preferences.choose(Level.SERVER, discord_.guild.id, "blocked_concepts", "snake")
+    await choose(bot, discord_, blocked_concepts="snake")
     refused = await told(discord_, await discord_.press(discord_.ann, snake, named(snake, cards.Act.SHARE)))
     assert refused == "The result seems to show what this server does not allow: ||snake||. It is not posted."
-    await bot.preferences.choose(Level.SERVER, discord_.guild.id, "blocked_concepts", None)
+    await choose(bot, discord_, blocked_concepts=None)
     await share_alone(discord_, discord_.ann, snake)
-    await bot.preferences.choose(Level.SERVER, discord_.guild.id, "blocked_concepts", "snake")
+    await choose(bot, discord_, blocked_concepts="snake")
     await discord_.react(discord_.ben, snake, STAR)
     cat = await dreamt(discord_)
     await share_alone(discord_, discord_.ann, cat)
     await discord_.react(discord_.ben, cat, STAR)
     await shows(discord_, bot, gallery, p2=1)
-    await bot.preferences.choose(Level.SERVER, discord_.guild.id, "concept_policy", "spoiler")
+    await choose(bot, discord_, concept_policy="spoiler")
     free = await dreamt(discord_, prompt="a snake", count=2, channel=hidden)
     assert free.attachments[0].filename == "reverie-3.png"
     discord_.restrict(gallery, nsfw=True)
-    await bot.preferences.choose(Level.SERVER, discord_.guild.id, "adult_channels", "same")
+    await choose(bot, discord_, adult_channels="same")
     await discord_.wait_for(lambda: bot.get_channel(gallery.id).is_nsfw())
     message = await shared(discord_, free)
     assert message.attachments[0].filename == "SPOILER_3-1.png"
@@ -313,7 +311,7 @@ async def test_who_is_banned_or_too_new_neither_shares_nor_stars_nor_votes(disco
     assert pairs.content
     vote = await answered(discord_, await discord_.command(discord_.ben, discord_.general, "vote", {}))
     assert vote.content == "Which is better?"
-    await bot.preferences.choose(Level.SERVER, discord_.guild.id, "min_days", "3")
+    await choose(bot, discord_, min_days="3")
     discord_.ben.joined_at = time.time() - DAY_S
 
     async def refusals() -> list[str]:
@@ -326,7 +324,7 @@ async def test_who_is_banned_or_too_new_neither_shares_nor_stars_nor_votes(disco
         return [await told(discord_, use) for use in uses]
 
     assert {text.split(".")[0] for text in await refusals()} == {"This server wants people to have been here for a while first"}
-    await bot.preferences.choose(Level.SERVER, discord_.guild.id, "min_days", None)
+    await choose(bot, discord_, min_days=None)
     await bot.moderation.ban(discord_.guild.id, discord_.ben.id, discord_.olga.id, "")
     assert set(await refusals()) == {"The moderators of this server have banned you from using me here."}
     decided = await told(discord_, await discord_.press(discord_.ben, vote, named(vote, cards.Act.FIRST)))

@@ -12,7 +12,6 @@ from cogs import _archives as archives_module
 from cogs import _cards as cards
 from cogs._client import Reverie
 from engine.jobs import Job
-from engine.preferences import Level
 from loopback import Channel, Interaction, Loopback, Message, User
 from tests.cogs.browsing import (
     archives,
@@ -32,10 +31,9 @@ from tests.cogs.browsing import (
     used,
     varied,
 )
-from tests.cogs.conftest import Start, result, settled
-from tests.conftest import ScriptedPainter, png
+from tests.cogs.conftest import FORGOTTEN, Start, choose, result, settled
+from tests.conftest import ScriptedPainter, noise, png
 
-FORGOTTEN = "I don't remember this any longer. Ask for it anew."
 ONLY_IN_SERVERS = "That is only there in servers that I am a member of."
 NOTHING = "Nothing found."
 
@@ -145,8 +143,7 @@ async def test_what_a_server_does_not_want_to_see_is_veiled_there_and_nowhere_el
     """It was painted before there was a rule, or elsewhere."""
     for prompt in ("a cat", "a snake"):
         await painted(bot, discord_.ann, discord_.general, prompt, source=1 if prompt == "a snake" else None)
-    for name, value in (("blocked_concepts", "snake"), ("concept_policy", policy)):
-        await bot.preferences.choose(Level.SERVER, discord_.guild.id, name, value)
+    await choose(bot, discord_, blocked_concepts="snake", concept_policy=policy)
     adult = discord_.add_channel("adult", nsfw=True)
     for place, veiled in ((discord_.general, True), (discord_.dm(discord_.ann), False), (adult, False)):
         page = await history(discord_, discord_.ann, place)
@@ -737,9 +734,7 @@ async def test_lost_picture_files_leave_the_others(discord_: Loopback, bot: Reve
 
 async def test_a_picture_beyond_the_limit_is_made_to_fit(discord_: Loopback, bot: Reverie) -> None:
     job = await painted(bot, discord_.ann, discord_.general, count=2)
-    file = BytesIO()
-    Image.fromarray(np.random.default_rng(1).integers(0, 256, (200, 200, 3), np.uint8)).save(file, "PNG")
-    (bot.history._folder / "pictures" / str(job.id) / "0.png").write_bytes(file.getvalue())
+    (bot.history._folder / "pictures" / str(job.id) / "0.png").write_bytes(noise(200))
     discord_.limits.file_bytes = discord_.limits.reported_file_bytes = 20_000
     use = await used(discord_, discord_.ann, discord_.general, "download")
     _, files = unpacked(await archives(discord_, use, 1))

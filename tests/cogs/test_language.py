@@ -9,15 +9,12 @@ import pytest
 from babel.messages.extract import extract_from_file
 from discord import app_commands
 
-from cogs import EXTENSIONS
 from cogs._client import Reverie
 from cogs._language import LANGUAGES, language, read
 from cogs.settings import CHOICES, HINTS, LEVELS, NAMES, POLICIES
 from engine.history import History
-from engine.queue import Limits, Queue
-from engine.worker import Worker
 from loopback import Loopback
-from tests.cogs.conftest import result
+from tests.cogs.conftest import featured, result
 
 ROOT = Path(__file__).parents[2]
 SAID_BY = {"say": None, "_say": None, "mark": None, "say_to": None, "InvalidRequest": (2,)}
@@ -38,10 +35,7 @@ def said() -> set[str]:
 
 async def described(history: History) -> set[str]:
     """Collect what Discord is told of the commands."""
-    queue = Queue(history, Limits(1, 1, 1))
-    bot = Reverie(queue, history, Worker(queue, history, lambda: pytest.fail("no painter is needed")), 2.0)
-    for extension in EXTENSIONS:
-        await bot.load_extension(extension)
+    bot = await featured(history)
     texts = set()
     menus = [command for command in bot.tree.get_commands() if isinstance(command, app_commands.ContextMenu)]
     for command in [*menus, *bot.tree.walk_commands()]:
@@ -49,8 +43,6 @@ async def described(history: History) -> set[str]:
         texts |= {getattr(command, "description", command.name)}
         texts |= {str(parameter.description) for parameter in parameters}
         texts |= {choice.name for parameter in parameters for choice in parameter.choices}
-    for name in list(bot.cogs):
-        await bot.remove_cog(name)
     return texts
 
 

@@ -9,9 +9,9 @@ from cogs._client import Reverie
 from engine.preferences import Level
 from loopback import Channel, Interaction, Loopback, Message, User
 from loopback.permissions import ADMINISTRATOR, MANAGE_MESSAGES
-from tests.cogs.conftest import Start, asked, results, settled, states
-from tests.cogs.test_card import answered, button, dreamt
-from tests.cogs.test_settings import FORGOTTEN, MANAGE_GUILD, MAY_NOT, choose
+from tests.cogs.browsing import button
+from tests.cogs.conftest import FORGOTTEN, Start, answered, asked, choose, dreamt, results, settled, states
+from tests.cogs.test_settings import MANAGE_GUILD, MAY_NOT
 from tests.conftest import ScriptedPainter
 
 THANKS = "Thank you. The moderators will look at it."
@@ -54,7 +54,6 @@ async def command(server: Loopback, who: User, name: str, /, **options: Any) -> 
     """Use a command of /moderate and return the answer."""
     use = await server.command(who, server.general, f"moderate {name}", options)
     answer = await answered(server, use)
-    await server.wait_for(lambda: not answer.thinking)
     assert answer.ephemeral
     return answer
 

@@ -15,7 +15,7 @@ from engine.preferences import Level
 from engine.rights import DAY_S, back_up
 from loopback import Channel, Loopback, Message, User
 from tests.cogs.browsing import archives, button, labels, listed, noisy, painted, part, pressed, similar, told, turned, unpacked, used, varied
-from tests.cogs.conftest import Start, asked, results, settled, states
+from tests.cogs.conftest import Start, asked, choose, results, settled, states
 from tests.conftest import ScriptedPainter, png
 
 SECRET = "Grumblefisk"
@@ -185,10 +185,9 @@ class Town:
 
     async def live(self) -> None:
         server, bot, general = self.server, self.bot, self.server.general
-        for name, value in (("gallery", self.wall.id), ("reports", self.reports.id), ("gallery_stars", 1)):
-            await bot.preferences.choose(Level.SERVER, server.guild.id, name, str(value))
+        await choose(bot, server, gallery=str(self.wall.id), reports=str(self.reports.id), gallery_stars=1)
         for user, count in ((self.ann, 2), (self.ben, 3)):
-            await bot.preferences.choose(Level.USER, user.id, "count", count)
+            await choose(bot, server, "user", user, count=count)
         # 1, 2: Ann's. 3, 4: Ben's.
         self.anns = await self.result(self.ann, general, "dream", prompt=f"a {SECRET} cat", seed=1)
         self.anns_other = await self.result(self.ann, general, "dream", prompt="a dog", seed=20)
@@ -410,7 +409,7 @@ async def test_two_presses_at_once_erase_once(discord_: Loopback, bot: Reverie) 
 
 async def test_of_those_who_erase_one_comes_after_the_other(discord_: Loopback, bot: Reverie, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is erased twice at once is taken out of the index of words twice, which breaks it."""
-    await bot.preferences.choose(Level.SERVER, discord_.guild.id, "retention_days", 7)
+    await choose(bot, discord_, retention_days=7)
     for user in (discord_.ann, discord_.ben):
         await painted(bot, user, discord_.general)
     await bot.history.database.change("UPDATE job SET finished_at = 5.0")
@@ -498,8 +497,7 @@ async def test_what_a_server_does_not_want_to_be_kept_is_forgotten(
     discord_: Loopback, bot: Reverie, painter: ScriptedPainter, tmp_path: Path
 ) -> None:
     wall = discord_.add_channel("gallery")
-    for name, value in (("retention_days", 7), ("gallery", wall.id), ("gallery_stars", 0)):
-        await bot.preferences.choose(Level.SERVER, discord_.guild.id, name, str(value))
+    await choose(bot, discord_, retention_days=7, gallery=str(wall.id), gallery_stars=0)
     for prompt in ("a cat", "a dog", "a tree"):
         before = len(results(discord_))
         await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": prompt, "count": 1})
@@ -533,7 +531,7 @@ async def test_what_a_server_does_not_want_to_be_kept_is_forgotten(
 async def test_old_results_are_forgotten_by_themselves(discord_: Loopback, start: Start) -> None:
     async with start() as bot:
         await painted(bot, discord_.ann, discord_.general)
-        await bot.preferences.choose(Level.SERVER, discord_.guild.id, "retention_days", 7)
+        await choose(bot, discord_, retention_days=7)
         await aged(bot, 8, 1)
     async with start() as bot:
         for _ in range(100):
@@ -544,6 +542,14 @@ async def test_old_results_are_forgotten_by_themselves(discord_: Loopback, start
         task = cog_of(bot)._expiring
         assert not task.done()
     assert task.cancelled()
+
+
+async def test_a_new_session_does_not_begin_to_forget_a_second_time(discord_: Loopback, bot: Reverie) -> None:
+    await discord_.wait_for(lambda: cog_of(bot)._expiring)
+    task = cog_of(bot)._expiring
+    bot.dispatch("ready")
+    await asyncio.sleep(0.05)
+    assert cog_of(bot)._expiring is task and [one.get_name() for one in asyncio.all_tasks()].count("retention") == 1
 
 
 async def test_one_servers_trouble_is_not_anothers(discord_: Loopback, bot: Reverie, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from cogs import _cards as cards
 from cogs._client import Reverie
 from engine.jobs import Kind
 from loopback import Interaction, Loopback, Message
-from tests.cogs.conftest import Start, results, settled, states
-from tests.cogs.test_card import answered, button, dreamt
+from tests.cogs.browsing import button
+from tests.cogs.conftest import Start, answered, dreamt, results, settled, states
 from tests.conftest import ScriptedPainter
 
 
@@ -28,12 +28,6 @@ def picture(size: tuple[int, int] = (60, 40), kind: str = "PNG") -> bytes:
 def mask_of(png_: bytes | None) -> np.ndarray:
     assert png_ is not None
     return np.asarray(Image.open(io.BytesIO(png_)).convert("L")) > 127
-
-
-async def settled_answer(server: Loopback, use: Interaction) -> Message:
-    """Wait until a deferred answer is there."""
-    message: Message = await server.wait_for(lambda: use.message if use.message and not use.message.thinking else None)
-    return message
 
 
 async def test_variations_of_an_uploaded_picture(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
@@ -71,7 +65,7 @@ async def test_a_picture_that_cannot_be_used_is_told_and_nothing_is_queued(disco
         data = file.getvalue()
     options = {"image": ("x.png", data)} | ({"prompt": "a dog", "region": "left"} if command == "inpaint" else {})
     use = await discord_.command(discord_.ann, discord_.general, command, options)
-    message = await settled_answer(discord_, use)
+    message = await answered(discord_, use)
     assert says in message.content and "Traceback" not in message.content
     assert await states(bot) == []
 
@@ -97,7 +91,7 @@ async def test_a_region_is_shown_confirmed_and_repainted(
         "inpaint",
         {"image": picture(), "prompt": "a dog", "count": 2, "seed": 9, "steps": 4, "guidance": 2.0} | options,
     )
-    preview = await settled_answer(discord_, use)
+    preview = await answered(discord_, use)
     assert preview.ephemeral and "a dog" in preview.content and await states(bot) == []
     before, after = (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int) for data in (picture(), preview.attachments[0].data))
     assert (np.abs(before - after).max(axis=2) > 40)[wanted].mean() > 0.9 and (np.abs(before - after).max(axis=2) > 60)[~wanted].mean() < 0.1
@@ -111,7 +105,7 @@ async def test_a_region_is_shown_confirmed_and_repainted(
 
 async def test_the_background_is_what_has_the_colour_of_the_border(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
     use = await discord_.command(discord_.ann, discord_.general, "inpaint", {"image": picture(), "prompt": "a dog", "region": "background"})
-    preview = await settled_answer(discord_, use)
+    preview = await answered(discord_, use)
     await discord_.press(discord_.ann, preview, button(cards.Act.CONFIRM))
     await settled(bot, "delivered")
     wanted = np.ones((40, 60), dtype=bool)
@@ -132,17 +126,17 @@ async def test_a_mask_file_or_a_transparent_part_says_what_to_repaint(discord_: 
         files.append(file.getvalue())
     for number, options in enumerate(({"image": picture(), "mask": files[0]}, {"image": files[1]}), start=1):
         use = await discord_.command(discord_.ann, discord_.general, "inpaint", {"prompt": "a dog"} | options)
-        preview = await settled_answer(discord_, use)
-        await discord_.press(discord_.ann, preview, button(cards.Act.CONFIRM, job=number))
+        preview = await answered(discord_, use)
+        await discord_.press(discord_.ann, preview, button(cards.Act.CONFIRM, number=number))
         await settled(bot, *["delivered"] * number)
         assert np.array_equal(mask_of(painter.painted[-1].mask), wanted)
     use = await discord_.command(discord_.ann, discord_.general, "inpaint", {"prompt": "a dog", "image": picture()})
-    assert "mask must be given" in (await settled_answer(discord_, use)).content
+    assert "mask must be given" in (await answered(discord_, use)).content
 
 
 async def test_what_was_shown_is_queued_once_only_by_its_owner_or_not_at_all(discord_: Loopback, bot: Reverie) -> None:
     use = await discord_.command(discord_.ann, discord_.general, "inpaint", {"image": picture(), "prompt": "a dog", "region": "left"})
-    preview = await settled_answer(discord_, use)
+    preview = await answered(discord_, use)
     visible = Message(preview.id, discord_.general, discord_.bot, components=preview.components, render=preview.render)
     other = await answered(discord_, await discord_.press(discord_.ben, visible, button(cards.Act.CONFIRM)))
     assert "don't remember" in other.content
@@ -150,8 +144,8 @@ async def test_what_was_shown_is_queued_once_only_by_its_owner_or_not_at_all(dis
     await discord_.wait_for(lambda: all(one.acknowledged.is_set() for one in both))
     await settled(bot, "delivered")
     use = await discord_.command(discord_.ann, discord_.general, "inpaint", {"image": picture(), "prompt": "a dog", "region": "left"})
-    preview = await settled_answer(discord_, use)
-    await discord_.press(discord_.ann, preview, button(cards.Act.DISCARD, job=2))
+    preview = await answered(discord_, use)
+    await discord_.press(discord_.ann, preview, button(cards.Act.DISCARD, number=2))
     await discord_.wait_for(lambda: preview.content == "Cancelled." and not preview.components and not preview.attachments)
     assert await states(bot) == ["delivered"]
 
@@ -172,7 +166,7 @@ async def test_the_menu_asks_in_a_form_what_to_repaint(discord_: Loopback, start
 async def finish(server: Loopback, bot: Reverie, form: Interaction, painter: ScriptedPainter) -> None:
     """Send the form, confirm, and look at what was asked of the painter."""
     use = await server.submit_modal(server.ann, form, {"prompt": "a dog", "region": ["left"]})
-    preview = await settled_answer(server, use)
+    preview = await answered(server, use)
     [[confirm, _]] = [[part["custom_id"] for part in row["components"]] for row in preview.components]
     await server.press(server.ann, preview, confirm)
     await settled(bot, "delivered")
@@ -184,7 +178,7 @@ async def test_of_a_grid_the_form_asks_which_picture(discord_: Loopback, bot: Re
     form = await discord_.context_menu(discord_.ann, discord_.general, card, "Inpaint…")
     await discord_.wait_for(lambda: form.modal)
     use = await discord_.submit_modal(discord_.ann, form, {"prompt": "a dog", "region": ["top"], "which": ["1"]})
-    preview = await settled_answer(discord_, use)
+    preview = await answered(discord_, use)
     [[confirm, _]] = [[part["custom_id"] for part in row["components"]] for row in preview.components]
     await discord_.press(discord_.ann, preview, confirm)
     await settled(bot, "delivered", "delivered")
@@ -306,7 +300,7 @@ async def test_the_queue_shows_ones_own_jobs_and_cancels_them(discord_: Loopback
     assert shown.ephemeral and lines[0] == "Being painted: 1. Waiting: 2."
     assert lines[1].startswith("**#1** a cat: being painted") and lines[2].startswith("**#3** a dog: number 2")
     assert "secret" not in shown.content
-    await discord_.press(discord_.ann, shown, button(cards.Act.CANCEL, job=3))
+    await discord_.press(discord_.ann, shown, button(cards.Act.CANCEL, number=3))
     painter.hold.set()
     await settled(bot, "delivered", "delivered", "cancelled")
     empty = await answered(discord_, await discord_.command(discord_.ann, discord_.general, "queue"))
@@ -315,7 +309,7 @@ async def test_the_queue_shows_ones_own_jobs_and_cancels_them(discord_: Loopback
 
 async def test_a_yes_that_cannot_be_answered_is_painted_all_the_same(discord_: Loopback, bot: Reverie) -> None:
     use = await discord_.command(discord_.ann, discord_.general, "inpaint", {"image": picture(), "prompt": "a dog", "region": "left"})
-    preview = await settled_answer(discord_, use)
+    preview = await answered(discord_, use)
     discord_.fail_next(2, status=404, path="/interactions/.*/callback")
     await discord_.press(discord_.ann, preview, button(cards.Act.CONFIRM))
     await settled(bot, "delivered")

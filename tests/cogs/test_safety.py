@@ -13,16 +13,14 @@ from cogs._house import DAY_S
 from engine.jobs import Painting, Progress, Request
 from engine.pictures import read_receipt, write_receipt
 from loopback import Channel, Loopback, Message, User
-from tests.cogs.conftest import Start, results, settled, states
-from tests.cogs.test_card import answered, button, dreamt
-from tests.cogs.test_settings import choose
+from tests.cogs.browsing import button
+from tests.cogs.conftest import FORGOTTEN, Start, answered, choose, dreamt, results, settled, states
 from tests.conftest import ScriptedPainter, png
 
 NOT_POSTED = "The result seems to show what this server does not allow: ||snake||. It is not posted."
 UNDER_SPOILER = "Under a spoiler by the rules of this server."
 TAKEN_OUT = "Words that are not allowed here were taken out."
 REFUSED = "This server does not allow this in a prompt: ||zonk||. Say it otherwise."
-FORGOTTEN = "I don't remember this any longer. Ask for it anew."
 SENTINEL = "quagmirequux"
 HOSTILE = "a cat @everyone @here <@1000000000000000005> <@!1000000000000000005> <@&{role}> <#1000000000000000002>"
 
@@ -71,10 +69,7 @@ async def reply(server: Loopback, words: str, to: Message, user: User | None = N
 
 async def press(server: Loopback, message: Message, act: cards.Act, job: int = 1, index: int = 0, user: User | None = None) -> Message:
     """Press a button and return the answer, once it is there."""
-    use = await server.press(user or server.ann, message, button(act, job, index))
-    answer = await answered(server, use)
-    await server.wait_for(lambda: not answer.thinking)
-    return answer
+    return await answered(server, await server.press(user or server.ann, message, button(act, job, index)))
 
 
 def said(server: Loopback) -> Iterator[str]:
@@ -293,7 +288,7 @@ async def test_looking_may_wait_for_what_is_being_painted(discord_: Loopback, bo
     await dream(discord_, "a dog")
     await asyncio.to_thread(painter.started.wait)
     use = await discord_.press(discord_.ben, card, button(cards.Act.ENLARGE))
-    answer = await answered(discord_, use)
+    answer = await discord_.wait_for(lambda: use.message)
     assert answer.thinking and not use.missed
     painter.hold.set()
     await discord_.wait_for(lambda: answer.attachments)

@@ -1,28 +1,21 @@
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cogs import _cards as cards
-from cogs._client import Endpoint, Reverie
+from cogs._client import Reverie
 from cogs._language import language
 from cogs.settings import NAMES
-from engine.history import History
 from engine.preferences import SETTINGS, Form, Level
-from engine.queue import Queue
-from engine.worker import Worker
 from loopback import Channel, Interaction, Loopback, Message, User
 from loopback.permissions import ADMINISTRATOR, MANAGE_MESSAGES
-from tests.cogs.conftest import EVERY_S, WIDE, Start, results, settled
-from tests.cogs.test_card import answered, button, dreamt
+from tests.cogs.browsing import button
+from tests.cogs.conftest import FORGOTTEN, Start, answered, choose, dreamt, results, settled, subject
 from tests.conftest import ScriptedPainter, png
 
 MANAGE_GUILD = 1 << 5
 MAY_NOT = "You may not do that here. The owner of the server says who may, in `/settings`."
-FORGOTTEN = "I don't remember this any longer. Ask for it anew."
 SWITCHED_OFF = "Painting is switched off in this channel. Try another one."
 OWN = ["model", "count", "steps", "guidance", "spoiler", "language"]
 BELOW = [*OWN, "max_count", "max_steps"]
@@ -111,16 +104,6 @@ async def sent(server: Loopback, form: Interaction, value: Any = None) -> Messag
 
 def text_of(message: Message) -> str:
     return str(message.embeds[0]["description"])
-
-
-def subject(server: Loopback, user: User, level: str, channel: Channel | None = None) -> int:
-    return {"user": user.id, "channel": (channel or server.general).id, "server": server.guild.id}[level]
-
-
-async def choose(bot: Reverie, server: Loopback, level: str = "server", user: User | None = None, **chosen: Any) -> None:
-    """Choose without the panel."""
-    for name, value in chosen.items():
-        await bot.preferences.choose(Level(level), subject(server, user or server.ann, level), name, value)
 
 
 # The panel, for everybody.
@@ -439,33 +422,11 @@ async def test_who_has_as_many_jobs_as_the_server_allows_waits(discord_: Loopbac
 # Models.
 
 
-@contextlib.asynccontextmanager
-async def with_others(server: Loopback, folder: Path, usual: ScriptedPainter, **others: ScriptedPainter) -> AsyncIterator[Reverie]:
-    """Run the bot with several models."""
-    history = await History.open(folder)
-    queue = Queue(history, WIDE)
-    loaders = {name: lambda painter=painter: painter for name, painter in others.items()}
-    worker = Worker(queue, history, lambda: usual, preview_every_s=0, others=loaders)  # type: ignore[arg-type]
-    try:
-        async with Reverie(queue, history, worker, EVERY_S, Endpoint(server.api, server.gateway)) as bot:
-            tasks = [asyncio.create_task(bot.start(server.token)), asyncio.create_task(worker.run())]
-            try:
-                await server.wait_for(lambda: tasks[0].done() or (bot.is_ready() and worker.ready.is_set()))
-                yield bot
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-    finally:
-        await history.close()
-
-
-async def test_a_model_is_chosen_and_one_that_is_gone_falls_back_to_the_usual_one(
-    discord_: Loopback, painter: ScriptedPainter, tmp_path: Path
-) -> None:
+async def test_a_model_is_chosen_and_one_that_is_gone_falls_back_to_the_usual_one(discord_: Loopback, start: Start, painter: ScriptedPainter) -> None:
     second = ScriptedPainter()
     second.model = "second"
-    async with with_others(discord_, tmp_path, painter, second=second) as bot:
+    async with start(others={"second": second}) as bot:
+        await bot.worker.ready.wait()
         form = await form_of(discord_, discord_.ann, await panel(discord_, discord_.ann), "user", "model")
         assert "**Model**: second" in text_of(await sent(discord_, form, ["second"]))
         card = await dreamt(discord_)
@@ -478,7 +439,8 @@ async def test_a_model_is_chosen_and_one_that_is_gone_falls_back_to_the_usual_on
         assert shown.content
         await settled(bot, *["delivered"] * 3)
         assert len(second.painted) == 2
-    async with with_others(discord_, tmp_path, painter) as bot:
+    async with start() as bot:
+        await bot.worker.ready.wait()
         assert (await dreamt(discord_)).embeds[0]["fields"][1]["value"] == "scripted"
         await discord_.press(discord_.ann, card, button(cards.Act.AGAIN))
         await settled(bot, *["delivered"] * 5)

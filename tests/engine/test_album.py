@@ -312,6 +312,7 @@ async def test_a_family_is_told_from_the_oldest_each_after_what_it_goes_back_to(
     expected = [(oldest.id, 0), (varied.id, 1), (deeper.id, 2), (again.id, 1)]
     for job in (oldest, varied, again, deeper):
         assert await family(album, job) == expected
+        assert [relative.source for relative in await album.family(job)] == [None, oldest.id, varied.id, oldest.id]
 
 
 @pytest.mark.parametrize("fate", ["removed", "withheld", "unpainted"])
@@ -327,6 +328,7 @@ async def test_what_is_gone_in_the_middle_does_not_part_a_family(album: Album, h
     youngest = await made(history, source=gone.id)
     for job in (oldest, gone, youngest):
         assert await family(album, job) == [(oldest.id, 0), (youngest.id, 2)]
+        assert [relative.source for relative in await album.family(job)] == [None, oldest.id]
 
 
 async def test_a_long_line_is_told_from_its_oldest_and_only_so_far(album: Album, history: History) -> None:

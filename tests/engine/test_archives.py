@@ -11,16 +11,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from engine.archives import packed
-from tests.conftest import png
+from tests.conftest import noise, png
 
 LIMIT = 20_000
-
-
-def noisy(side: int, seed: int = 1) -> bytes:
-    """Return a picture that no format without loss makes small."""
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 def opened(archives: list[bytes]) -> list[tuple[str, bytes]]:
@@ -97,7 +90,7 @@ def test_half_a_character_is_no_reason_to_keep_everything_back() -> None:
 
 @pytest.mark.parametrize("side", [90, 300])
 def test_a_picture_beyond_one_archive_is_made_to_fit(side: int) -> None:
-    picture = noisy(side)
+    picture = noise(side)
     assert len(picture) > LIMIT
     archives = list(packed([("p/1.0.png", picture), ("p/2.png", png((1, 2, 3)))], {}, LIMIT))
     files = dict(opened(archives))
@@ -108,7 +101,7 @@ def test_a_picture_beyond_one_archive_is_made_to_fit(side: int) -> None:
 
 @pytest.mark.parametrize("spare", [0, 50, 120, 799, 800, 801])
 def test_a_picture_that_just_fits_or_just_does_not_is_in_an_archive_that_fits(spare: int) -> None:
-    picture = noisy(90)
+    picture = noise(90)
     archives = list(packed([("p/1.png", picture)], {}, len(picture) + spare))
     assert all(len(archive) <= len(picture) + spare for archive in archives)
     [_, (name, _)] = opened(archives)

@@ -14,6 +14,7 @@ from engine.gallery import BUTTON, FIRST_RATING, RATING_STEP, STAR_WORTH, Galler
 from engine.history import History
 from engine.jobs import Job, Origin, Painting, Picture, Request
 from engine.rights import Rights
+from tests.conftest import picture_of
 
 SERVER, ELSEWHERE, CHANNEL, WALL = 70, 71, 50, 51
 ANN, BOB, CAY, DAN = 1, 2, 3, 4
@@ -26,12 +27,6 @@ async def painted(
     await history.painted(job, Painting(tuple(Picture(b"", seed, 8, 8) for seed in job.request.seeds), "m", 5, 1.0, 0.5))
     await history.delivered(job, result_id)
     return job
-
-
-async def picture_of(history: History, job: Job, position: int = 0) -> int:
-    picture = await history.picture_id(job, position)
-    assert picture is not None
-    return picture
 
 
 async def shared(history: History, user_id: int = ANN, guild_id: int = SERVER, **options: Any) -> int:

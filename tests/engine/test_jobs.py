@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Request
+from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Painting, Picture, Request
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,10 @@ def test_the_seeds_of_a_grid_count_on_and_each_paints_its_picture_alone(seed: in
     seeds = Request("a cat", seed, count).seeds
     assert len(set(seeds)) == count and seeds[0] == seed
     assert all(Request("a cat", each, 1).seeds == (each,) for each in seeds)
+
+
+def test_a_painting_of_one_picture_is_otherwise_the_same() -> None:
+    pictures = tuple(Picture(bytes([seed]), seed, 8, 8) for seed in range(3))
+    painting = Painting(pictures, "m", 5, 1.5, 0.5, ("fox",), "space")
+    assert painting.only(1) == Painting(pictures[1:2], "m", 5, 1.5, 0.5, ("fox",), "space")
+    assert painting.only(-1) is None and painting.only(3) is None

@@ -1,7 +1,6 @@
 import asyncio
 import contextlib
 import hashlib
-import io
 import json
 import os
 import resource
@@ -17,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from engine import rights as module
 from engine.album import Album, Scope
@@ -29,7 +27,7 @@ from engine.moderation import Decision, Moderation
 from engine.preferences import Level, Preferences
 from engine.rights import DAY_S, Rights, back_up
 from engine.similar import signature
-from tests.conftest import png
+from tests.conftest import ScriptedPainter, noise, picture_of, png
 
 ANN, BOB, CAY, MOD = 888_777_666_555_444_333, 777_888_666_444_555_222, 666_777_888_333_444_111, 555_666_777_222_333_999
 SERVER, ELSEWHERE, CHANNEL, WALL = 70, 71, 50, 51
@@ -37,16 +35,12 @@ SECRETS = ("Grumblefisk", "quorvelutz", "zimjakop", "wyxhutten", "flobbertugk", 
 """Words that nobody but Ann writes."""
 
 
-def embedding(text: str) -> bytes:
-    numbers = np.random.default_rng(zlib.crc32(text.encode())).standard_normal(64)
-    return (numbers / np.linalg.norm(numbers)).astype("<f2").tobytes()
+embedding = ScriptedPainter().seen
 
 
 def noisy(text: str) -> bytes:
     """Return a picture of which no part is in another one."""
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(zlib.crc32(text.encode())).integers(0, 256, (12, 12, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
+    return noise(12, zlib.crc32(text.encode()))
 
 
 async def paint(history: History, request: Request, origin: Origin, *, result_id: int | None = None, **source: int | None) -> Job:
@@ -59,12 +53,6 @@ async def paint(history: History, request: Request, origin: Origin, *, result_id
     if result_id is not None:
         await history.delivered(job, result_id)
     return job
-
-
-async def picture_of(history: History, job: Job, position: int = 0) -> int:
-    picture = await history.picture_id(job, position)
-    assert picture is not None
-    return picture
 
 
 async def image_of(history: History, job: Job) -> bytes:
@@ -385,6 +373,10 @@ async def test_moderators_know_what_was_decided_and_no_longer_of_whom(history: H
     removed = await history.database.rows("SELECT removed_by FROM job WHERE id = ?", town.removed.id)
     assert removed[0]["removed_by"] == 0
     assert town.removed.id not in [job.id for job in await Album(history).page(Scope(user_id=BOB), most=500)]
+
+
+async def test_what_has_a_star_less_is_told(town: Town, rights: Rights) -> None:
+    assert (await rights.erase_user(ANN)).starred == (town.bobs_share,)
 
 
 async def test_who_is_not_known_is_erased_without_a_trace(history: History, rights: Rights) -> None:

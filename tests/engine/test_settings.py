@@ -29,9 +29,57 @@ def test_the_bundled_file_loads_and_its_paths_are_the_repositorys(tmp_path: Path
     assert loaded.token is None
 
 
+OFFERED = 'more_models = ["data/models"]'
+
+
+def put(folder: Path, name: str, *, config: str | None = None) -> Path:
+    """Put a model into a folder, with a config of its own name or another one."""
+    path = folder / name / f"{config or name}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    return path
+
+
 def test_other_models_are_configs_too(tmp_path: Path) -> None:
-    loaded = settings.load(changed(tmp_path, "more_models = []", 'more_models = ["configs/laion.json", "/models/own.json"]'))
+    loaded = settings.load(changed(tmp_path, OFFERED, 'more_models = ["configs/laion.json", "/models/own.json"]'))
     assert loaded.more_models == (tmp_path / "configs/laion.json", Path("/models/own.json"))
+    # Also where they are not there: what is missing is said when somebody asks for it, or by the doctor.
+    assert loaded.other_models() == {"laion": tmp_path / "configs/laion.json", "own": Path("/models/own.json")}
+
+
+def test_a_folder_stands_for_every_model_that_is_in_it_just_now(tmp_path: Path) -> None:
+    loaded = settings.load(BUNDLED)
+    folder = tmp_path / "data" / "models"
+    assert loaded.more_models == (folder,) and loaded.other_models() == {}
+    later = put(folder, "foxes")
+    assert loaded.other_models() == {"foxes": later}
+    sooner = put(folder, "cats-2")
+    assert list(loaded.other_models().items()) == [("cats-2", sooner), ("foxes", later)]
+    later.unlink()
+    assert loaded.other_models() == {"cats-2": sooner}
+
+
+def test_what_is_no_whole_model_is_passed_over(tmp_path: Path) -> None:
+    folder = tmp_path / "data" / "models"
+    put(folder, ".foxes.part", config="foxes")
+    put(folder, ".hidden")
+    put(folder, "half", config="decoder")
+    (folder / "folder" / "folder.json").mkdir(parents=True)
+    (folder / "notes.json").write_text("{}")
+    # Neither can be said to Discord: it takes names of 100 characters, and this byte is no letter.
+    put(folder, "x" * 101)
+    put(folder, "caf\udce9")
+    whole = put(folder, "x" * 100)
+    assert settings.load(BUNDLED).other_models() == {"x" * 100: whole}
+
+
+def test_of_two_models_of_one_name_the_first_counts_and_none_has_that_of_the_usual_one(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    put(one, "picturebook")
+    configs = [put(one, "foxes"), put(two, "cats")]
+    put(two, "foxes")
+    loaded = settings.load(changed(tmp_path, OFFERED, 'more_models = ["one", "two", "one/picturebook/picturebook.json", "three/cats.json"]'))
+    assert [*loaded.other_models().values()] == configs
 
 
 def test_an_absolute_path_stays_where_it_is(tmp_path: Path) -> None:

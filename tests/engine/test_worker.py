@@ -2,7 +2,7 @@ import asyncio
 import contextlib
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -283,6 +283,43 @@ async def test_other_models_are_loaded_when_they_are_first_asked_for_and_stay(qu
         assert len(loads) == 1 and loads[0].startswith("engine")
         assert worker.painter_of("other") is other and worker.painter_in("other") is other and worker.painter_of("gone") is painter
         assert await worker.embed_texts(other, ["a cat"]) == [other.seen("a cat")]
+
+
+async def test_models_come_change_and_go_while_the_worker_runs(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    others: dict[str, Callable[[], ScriptedPainter]] = {}
+    loads: list[ScriptedPainter] = []
+
+    def load_one() -> ScriptedPainter:
+        loads.append(ScriptedPainter())
+        loads[-1].space = "another"
+        return loads[-1]
+
+    def load_newer() -> ScriptedPainter:
+        # Two may not fit into the memory at once.
+        assert worker.painter_in("another") is None
+        return load_one()
+
+    async def paint() -> None:
+        job = await queue.submit(Request("a cat", 3, 1, model="other"), Origin(1, 1))
+        await until(job, State.PAINTED)
+
+    worker = Worker(queue, history, lambda: painter, others=others)
+    async with working(worker):
+        await worker.ready.wait()
+        assert worker.models == ("scripted",)
+        others["other"] = load_one
+        assert worker.models == ("scripted", "other")
+        await paint()
+        await paint()
+        assert [len(one.painted) for one in loads] == [2]
+        others["other"] = load_newer
+        assert worker.painter_of("other") is loads[0]
+        await paint()
+        assert [len(one.painted) for one in loads] == [2, 1] and worker.painter_of("other") is loads[1]
+        del others["other"]
+        assert worker.models == ("scripted",) and worker.painter_of("other") is painter
+        await paint()
+        assert len(painter.painted) == 1 and worker.painter_in("another") is None
 
 
 async def test_a_model_that_cannot_be_loaded_fails_its_jobs_and_no_others(queue: Queue, history: History, painter: ScriptedPainter) -> None:

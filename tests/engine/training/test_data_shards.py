@@ -420,7 +420,11 @@ def test_the_command_line_tells_people_and_answers_with_a_code(
     assert code == 0 and out.startswith("2 samples of 2 pictures, 1 shard in")
     code, out, err = answer("data", str(tmp_path / "gone"), str(tmp_path / "out"))
     assert code == 1 and not out and err.endswith("of img2dataset.\n") and err.count("\n") == 1
-    monkeypatch.setattr(command, "open_source", lambda *arguments: signal.raise_signal(signal.SIGINT))
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "open_source", interrupted)
     code, _, err = answer("data", str(folder), str(tmp_path / "other"))
     assert code == training.INTERRUPTED and "goes on where it was" in err
     asked: list[str] = []
