@@ -73,15 +73,17 @@ class Inpaint(commands.Cog):
         wanted = {"prompt": prompt, "seed": seed} | self.usual(interaction, count=count, steps=steps, guidance=guidance, spoiler=spoiler)
         await self.propose(interaction, wanted, picture, mask_file, Region(region) if region and mask is None else None)
 
-    def check(self, interaction: discord.Interaction) -> None:
-        """Make sure that the result can be painted and posted, before anybody chooses anything.
+    def check(self, interaction: discord.Interaction, model: str | None = None) -> None:
+        """Make sure that the result can be painted, by a model or else by the one that is usual here, and posted, before anybody chooses anything.
 
         Raises:
             Refused: it cannot.
         """
         check_place(interaction)
-        if Kind.INPAINT not in self._desk.model.kinds:
-            raise CannotDo(self._desk.model.name)
+        if model is None:
+            model = self._desk.defaults(interaction).model
+        if Kind.INPAINT not in self._desk.model.kinds_of(model):
+            raise CannotDo(model or self._desk.model.name)
 
     def usual(self, interaction: discord.Interaction, **asked: Any) -> dict[str, Any]:
         """Return the options of a request, those that were not asked for as they are usual here."""
@@ -124,12 +126,13 @@ class Inpaint(commands.Cog):
         draft = await self._desk.history.find_draft(number, interaction.user.id)
         if draft is None or not draft.image or not draft.mask:
             raise Forgotten
-        self.check(interaction)
         wanted = draft.content
+        # Drafts of an earlier version name no model.
+        model = wanted.get("model", "")
+        self.check(interaction, model)
         seed = secrets.randbelow(SEED_LIMIT) if wanted["seed"] is None else wanted["seed"]
         how = (wanted["count"], wanted["steps"], wanted["guidance"], Kind.INPAINT)
-        # Drafts of an earlier version name no model.
-        request = Request(wanted["prompt"], seed, *how, draft.image, draft.mask, wanted.get("model", ""))
+        request = Request(wanted["prompt"], seed, *how, draft.image, draft.mask, model)
         if not await self._desk.history.drop_draft(number):
             # Two presses at once: the other one has it.
             raise Forgotten

@@ -46,6 +46,8 @@ class DecoderTrainee:
         self.release = LATEST
         if run.train.load_from is not None:
             self.release = fill_decoder(self.decoder, Path(run.train.load_from), base)
+        # A tenth faster on CPUs, and what GPUs want in half precision.
+        self.decoder.to(memory_format=torch.channels_last)
         count = len(self.decoder.unets)
         mask = run.train.unet_training_mask or [True] * count
         if len(mask) != count:
@@ -86,7 +88,7 @@ class DecoderTrainee:
             lowres = None if lowres is None else lowres[..., top : top + crop, left : left + crop]
         loss: Tensor = decoder.p_losses(
             unet,
-            pictures,
+            pictures.contiguous(memory_format=torch.channels_last),
             scheduler.sample_random_times(len(pictures)),
             image_embed=batch.embeds if unet.cond_on_image_embeds else None,
             text_encodings=self.encodings(batch) if unet.cond_on_text_encodings else None,

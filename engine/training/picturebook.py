@@ -8,14 +8,15 @@ Every line is `python -m engine.training …`; TRAIN stands for configs/training
     prior --config TRAIN-prior.json --out runs/prior
     decoder --config TRAIN-base.json --out runs/base
     decoder --config TRAIN-upsampler.json --out runs/upsampler
-    export --clip runs/clip/best --prior runs/prior/best.safetensors --base runs/base/best.safetensors --upsampler runs/upsampler/best.safetensors
+    export --clip TRAIN --prior runs/prior/best.safetensors --base runs/base/best.safetensors --upsampler runs/upsampler/best.safetensors
     gallery
+
+The CLIP that the second line made lies in TRAIN/ already, and its own line may be left out.
 """
 
 import io
 import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from engine.training.library import DERIVED
 from engine.training.sheets import contact_sheet
 from engine.training.world import BACKGROUNDS, NAMES, draw_world, words
 from engine.unclip.checkpoints import read_checkpoint
+from engine.unclip.config import read_json
 from engine.unclip.painter import Painter
 from engine.unclip.train_config import without_none
 
@@ -63,7 +65,9 @@ def export_clip(folder: Path) -> None:
     place = MODEL / "clip"
     place.mkdir(parents=True, exist_ok=True)
     write_half(load_file(folder / "open_clip_model.safetensors"), place / "open_clip_model.safetensors")
-    shutil.copyfile(folder / "open_clip_config.json", place / "open_clip_config.json")
+    config = read_json(folder / "open_clip_config.json")
+    config["model_cfg"]["text_cfg"]["tokenizer_kwargs"]["bpe_path"] = "merges.txt.gz"
+    (place / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n")
     (MODEL / "words.txt").write_text("\n".join(words()) + "\n")
 
 

@@ -171,6 +171,22 @@ async def test_a_model_without_variations_shows_no_button_for_them_and_refuses_t
         assert use.message.content == "The model scripted can't do that."
 
 
+async def test_repainting_asks_the_model_that_somebody_chose(discord_: Loopback, start: Start, painter: ScriptedPainter) -> None:
+    second = ScriptedPainter()
+    second.model = "second"
+    for able, said in ((True, None), (False, "The model second can't do that.")):
+        second.kinds = frozenset(Kind) if able else frozenset({Kind.DREAM})  # type: ignore[assignment]
+        painter.kinds = frozenset({Kind.DREAM}) if able else frozenset(Kind)  # type: ignore[assignment]
+        async with start(others={"second": second}) as bot:
+            await asyncio.wait_for(bot.worker.ready.wait(), 5)
+            await choose(bot, discord_, "user", model="second")
+            use = await discord_.context_menu(discord_.ann, discord_.general, await dreamt(discord_), "Inpaint…")
+            if said is None:
+                await discord_.wait_for(lambda use=use: use.modal is not None)
+            else:
+                assert (await answered(discord_, use)).content == said
+
+
 async def test_buttons_are_those_of_the_model_that_painted_a_picture(discord_: Loopback, start: Start, painter: ScriptedPainter) -> None:
     second = ScriptedPainter()
     second.model, second.kinds = "second", frozenset({Kind.DREAM})  # type: ignore[assignment]
