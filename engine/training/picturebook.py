@@ -85,13 +85,13 @@ def export_decoder(base: Path, upsampler: Path) -> None:
         Misconfigured: a file holds no such unet.
     """
     parts: dict[str, Tensor] = {}
-    write_config("decoder", read_checkpoint(base).config)
     for path, prefix in ((base, "unets.0."), (upsampler, "unets.1.")):
         found = {key: value for key, value in read_checkpoint(path).weights.items() if key.startswith(prefix)}
         if not found:
             raise Misconfigured(f"{path} holds no tensor {prefix}*. Name what `decoder` wrote.")
         parts |= found
     write_half(parts, MODEL / "decoder.safetensors")
+    write_config("decoder", read_checkpoint(base).config)
 
 
 def write_config(part: str, config: dict[str, Any] | None) -> None:
