@@ -190,7 +190,7 @@ class Loop:
                 if self.step % course.validate_every == 0 or last:
                     self.validate()
                 due = self.step % course.save_every_steps == 0 if course.save_every_steps else now - saved > course.save_every_s
-                if due or last or self.stopped:
+                if agreed(self.accelerator, due or last or self.stopped):
                     self.save()
                     saved = time.monotonic()
 
@@ -387,6 +387,13 @@ def average_gradients(accelerator: Accelerator, modules: nn.Module) -> None:
     mean = accelerator.reduce(_flatten_dense_tensors(gradients), "mean")
     for parameter, gradient in zip(parameters, _unflatten_dense_tensors(mean, gradients), strict=True):
         parameter.grad = gradient
+
+
+def agreed(accelerator: Accelerator, wish: bool) -> bool:
+    """Tell whether one of all processes wishes something: their clocks differ, and they must do the same."""
+    if accelerator.num_processes == 1:
+        return wish
+    return bool(accelerator.reduce(torch.tensor(float(wish), device=accelerator.device), "sum"))
 
 
 def make_accelerator(device: str, amp: bool) -> Accelerator:

@@ -194,17 +194,18 @@ def launch(*arguments: object) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, check=False)
 
 
-def test_processes_share_their_gradients(tmp_path: Path) -> None:
+def test_processes_share_their_gradients_and_do_the_same(tmp_path: Path) -> None:
     script = tmp_path / "share.py"
     script.write_text(
         "import sys, torch\n"
         f"sys.path.insert(0, {str(Path.cwd())!r})\n"
-        "from engine.training.loop import average_gradients, make_accelerator\n"
+        "from engine.training.loop import agreed, average_gradients, make_accelerator\n"
         "accelerator = make_accelerator('cpu', amp=False)\n"
         "net = torch.nn.Linear(2, 1)\n"
         "net.weight.grad = torch.full_like(net.weight, accelerator.process_index + 1.0)\n"
         "average_gradients(accelerator, net)\n"
         "assert accelerator.num_processes == 2 and net.weight.grad.tolist() == [[1.5, 1.5]] and net.bias.grad.tolist() == [0.0]\n"
+        "assert agreed(accelerator, accelerator.process_index == 1) and not agreed(accelerator, False)\n"
         "accelerator.end_training()\n"
     )
     done = launch(script)
