@@ -265,7 +265,7 @@ async def test_a_restart_finishes_what_was_asked_and_posts_it_once(discord_: Loo
     painter.hold.clear()
     async with start(working=when == "painting") as bot:
         interaction = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
-        await discord_.wait_for(lambda: bot.queue.find(1) and bot.queue.find(1).message_id == interaction.message.id)
+        await discord_.wait_for(lambda: interaction.message and bot.queue.find(1) and bot.queue.find(1).message_id == interaction.message.id)
         if when == "painting":
             await asyncio.to_thread(painter.started.wait)
     assert results(discord_) == []
