@@ -149,6 +149,7 @@ class ClipRun(BaseModel):
     seed: int = 0
 
 
+Run = ClipRun | PriorRun | DecoderRun
 R = TypeVar("R", bound=BaseModel)
 
 
@@ -192,20 +193,15 @@ def ignored(content: object, read: object, place: str = "") -> list[str]:
     return found
 
 
-def course_of(run: ClipRun | PriorRun | DecoderRun, samples: Callable[[], int]) -> Course:
-    """Turn a config into numbers of steps; `samples` counts those to train on.
-
-    Raises:
-        Misconfigured: there is nothing to train.
-    """
+def course_of(run: Run, samples: Callable[[], int]) -> Course:
+    """Turn a config into numbers of steps; `samples` counts those to train on."""
     train, batch = run.train, run.data.batch_size
     together = batch * train.gradient_accumulation
     if train.steps is not None:
         steps = train.steps
     else:
-        epoch = getattr(train, "epoch_samples", None) or samples()
-        limit = getattr(run.data, "num_data_points", None)
-        steps = train.epochs * math.ceil(min(epoch, int(limit)) / together if limit else epoch / together)
+        epoch = min(getattr(train, "epoch_samples", None) or samples(), getattr(run.data, "num_data_points", math.inf))
+        steps = train.epochs * math.ceil(epoch / together)
     save_every = train.save_every_steps
     if save_every is None and isinstance(run, DecoderRun) and "save_every_n_samples" in train.model_fields_set:
         save_every = max(run.train.save_every_n_samples // together, 1)
@@ -226,7 +222,7 @@ def course_of(run: ClipRun | PriorRun | DecoderRun, samples: Callable[[], int]) 
     )
 
 
-def seed_of(run: ClipRun | PriorRun | DecoderRun) -> int:
+def seed_of(run: Run) -> int:
     """Return the seed of a run."""
     return run.train.random_seed if isinstance(run, PriorRun) else run.seed
 

@@ -53,29 +53,27 @@ class DecoderTrainee:
         if len(mask) != count:
             raise Misconfigured(f"train.unet_training_mask has {len(mask)} values for {count} unets.")
         rates, decays = each(run.train.lr, count), each(run.train.wd, count)
-        self.parts = {
-            f"unet {index + 1}": Part(self.decoder.unets[index], rates[index], decays[index]) for index, trained in enumerate(mask) if trained
-        }
-        if not self.parts:
+        self.trained = {f"unet {index + 1}": index for index, is_trained in enumerate(mask) if is_trained}
+        if not self.trained:
             raise Misconfigured("train.unet_training_mask leaves no unet to train.")
-        self.trained = [index for index, trained in enumerate(mask) if trained]
+        self.parts = {name: Part(self.decoder.unets[index], rates[index], decays[index]) for name, index in self.trained.items()}
 
     @property
     def needs_embeds(self) -> bool:
         """Whether a unet that is trained is told embeddings."""
-        return any(self.decoder.unets[index].cond_on_image_embeds for index in self.trained)
+        return any(part.module.cond_on_image_embeds for part in self.parts.values())
 
     @property
     def needs_captions(self) -> bool:
         """Whether a unet that is trained is told captions."""
-        return any(self.decoder.unets[index].cond_on_text_encodings for index in self.trained)
+        return any(part.module.cond_on_text_encodings for part in self.parts.values())
 
     def loss(self, name: str, batch: Batch) -> Tensor:
         """Return a unet's loss at random times.
 
         As the library's, but pictures are shrunk by averaging: its nearest neighbour drops pixels, and what the base paints is no such picture.
         """
-        index, decoder = int(name.split()[1]) - 1, self.decoder
+        index, decoder = self.trained[name], self.decoder
         unet, side, scheduler = decoder.unets[index], decoder.image_sizes[index], decoder.noise_schedulers[index]
         assert batch.pictures is not None
         pictures = shrunk(batch.pictures, side)
@@ -134,7 +132,8 @@ class DecoderTrainee:
         """Paint a few samples with `engine`: originals above, below them what each trained unet makes of their embeddings or smaller pictures."""
         batch = batch.first(self.run.train.n_sample_images)
         encodings = self.encodings(batch) if self.needs_captions else None
-        return sheet_of(weights_of(self.decoder), self.run.model_dump(mode="json"), self.release, self.trained, batch, encodings, steps=SHEET_STEPS)
+        settings, unets = self.run.model_dump(mode="json"), [*self.trained.values()]
+        return sheet_of(weights_of(self.decoder), settings, self.release, unets, batch, encodings, steps=SHEET_STEPS)
 
     def write(self, folder: Path, name: str) -> None:
         """Write the cascade as the library's trainer does."""

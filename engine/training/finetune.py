@@ -27,7 +27,7 @@ from engine.training.data.tars import MANIFEST, caption_of, find_shards, picture
 from engine.training.picturebook import MODEL, write_half
 from engine.training.world import draw_world
 from engine.unclip.checkpoints import read_checkpoint
-from engine.unclip.config import LOCAL_CLIP, ModelConfig, UnetSource, read_json, read_model_config
+from engine.unclip.config import LOCAL_CLIP, ModelConfig, PriorSource, UnetSource, read_json, read_model_config
 from engine.unclip.loading import config_of
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,7 @@ def run(options: argparse.Namespace) -> str:
     tracker: dict[str, Any] = {"log": {}, "save": {}}
     splits = {"train": 1.0, "val": 0.0, "test": 0.0}
     assert config.prior is not None and config.clip is not None
-    train_configs = [None if part.load_config_from is None else fetch(part.load_config_from, options.model.parent) for part in (config.prior, source)]
-    prior_weights, prior_config = parts_of(config.prior, options.model.parent)
+    prior_weights, prior_config, prior_path = parts_of(config.prior, options.model.parent)
     prior = PriorRun.model_validate(
         {
             "prior": {**prior_config["prior"], "clip": None},
@@ -102,9 +101,9 @@ def run(options: argparse.Namespace) -> str:
         }
     )
     log.info("the prior learns what the captions mean")
-    runs.train_prior(prior, eye.clip, mixed, None, folder / "prior", options.device, train_configs[0])
+    runs.train_prior(prior, eye.clip, mixed, None, folder / "prior", options.device, prior_path)
 
-    weights, decoder_config = parts_of(source, options.model.parent)
+    weights, decoder_config, decoder_path = parts_of(source, options.model.parent)
     count = len(decoder_config["decoder"]["unets"])
     for index in range(count):
         settings = UNETS[min(index, 1)]
@@ -118,9 +117,9 @@ def run(options: argparse.Namespace) -> str:
             }
         )
         log.info("unet %d of %d learns how it is painted", index + 1, count)
-        runs.train_decoder(decoder, eye.clip, mixed, None, folder / f"unet{index + 1}", options.device, train_configs[1])
+        runs.train_decoder(decoder, eye.clip, mixed, None, folder / f"unet{index + 1}", options.device, decoder_path)
         weights = folder / f"unet{index + 1}" / "latest.safetensors"
-    path = write_model(options, config, source, folder, weights, decoder_config, prior_config)
+    path = write_model(options, config, folder, weights, decoder_config, prior_config)
     return f"{path} is offered as model '{options.name}' where more_models names {options.out}"
 
 
@@ -139,8 +138,8 @@ def only_source(config: ModelConfig, path: Path) -> UnetSource:
     return config.decoder.unet_sources[0]
 
 
-def parts_of(source: Any, base: Path) -> tuple[Path, dict[str, Any]]:
-    """Return where a source's weights are, and its train config.
+def parts_of(source: PriorSource | UnetSource, base: Path) -> tuple[Path, dict[str, Any], Path | None]:
+    """Return where a source's weights are, its train config, and the file that is named for that, if one is.
 
     Raises:
         Misconfigured: they cannot be had.
@@ -149,7 +148,7 @@ def parts_of(source: Any, base: Path) -> tuple[Path, dict[str, Any]]:
     named = None if source.load_config_from is None else fetch(source.load_config_from, base)
     config, _ = config_of(read_checkpoint(weights), named)
     assert isinstance(config, dict)
-    return weights, config
+    return weights, config, named
 
 
 def check_shards(shards: Path, eye: Eye) -> None:
@@ -227,7 +226,6 @@ def draw_old(eye: Eye) -> Iterator[dict[str, bytes]]:
 def write_model(
     options: argparse.Namespace,
     config: ModelConfig,
-    source: UnetSource,
     folder: Path,
     weights: Path,
     decoder_config: dict[str, Any],
@@ -253,7 +251,7 @@ def write_model(
     if config.vocabulary is not None:
         known = fetch(config.vocabulary, options.model.parent).read_text(encoding="utf-8").split()
         captions = " ".join(files["txt"].decode() for files in files_of(options.shards)).lower()
-        learnt = [*re.findall(r"[^\W\d_]+", captions)]
+        learnt = re.findall(r"[^\W\d_]+", captions)
         (part / "words.txt").write_text("\n".join(dict.fromkeys([*known, *learnt])) + "\n", encoding="utf-8")
         content["vocabulary"] = {"load_type": "local", "path": "words.txt"}
     (part / f"{options.name}.json").write_text(json.dumps(content, indent=2))

@@ -142,7 +142,7 @@ class Loop:
         """Get ready; go on where the folder's checkpoint is.
 
         Raises:
-            Misconfigured: the folder holds another run, its checkpoint is damaged, or there is nothing to train on.
+            Misconfigured: the folder holds another run, or its checkpoint is damaged.
         """
         self.trainee, self.source, self.course, self.folder, self.accelerator = trainee, source, course, folder, accelerator
         self.fingerprint = fingerprint
@@ -397,11 +397,7 @@ def agreed(accelerator: Accelerator, wish: bool) -> bool:
 
 
 def make_accelerator(device: str, amp: bool) -> Accelerator:
-    """Find the device, and the processes that `accelerate launch` started.
-
-    Raises:
-        Misconfigured: there is no such device.
-    """
+    """Find the device, the CPU where there is no GPU, and the processes that `accelerate launch` started."""
     cpu = device == "cpu" or not torch.cuda.is_available()
     if device.startswith("cuda") and cpu:
         log.warning("there is no GPU; training on the CPU")

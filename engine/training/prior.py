@@ -41,27 +41,30 @@ class PriorTrainee:
     def loss(self, name: str, batch: Batch) -> Tensor:
         """Predict the embeddings of pictures from their noise and captions. Source: Ramesh et al. 2022, arXiv:2204.06125, section 2.2."""
         assert batch.embeds is not None
-        with torch.no_grad():
-            text = self.clip.embed_text(self.clip.tokenize(batch.captions).to(batch.embeds.device))
-        loss: Tensor = self.prior(text_embed=text.embed, text_encodings=text.encodings, image_embed=batch.embeds.clone())
+        loss: Tensor = self.prior(**self.read(batch), image_embed=batch.embeds.clone())
         return loss
+
+    @torch.no_grad()
+    def read(self, batch: Batch) -> dict[str, Tensor]:
+        """Read the captions of a batch: what the library's prior is told of them."""
+        assert batch.embeds is not None
+        text = self.clip.embed_text(self.clip.tokenize(batch.captions).to(batch.embeds.device))
+        return {"text_embed": text.embed, "text_encodings": text.encodings}
 
     def measure(self, batches: Iterator[Batch]) -> dict[str, float]:
         """Return the loss, and how like the drawn embeddings are to those of the pictures and of the captions."""
-        losses, own, other, captions = [], [], [], []
+        losses: list[float] = []
+        likeness: dict[str, float] = {}
         steps = min(self.run.train.eval_timesteps)
         for index, batch in enumerate(batches):
             assert batch.embeds is not None
             losses.append(float(self.loss("prior", batch)))
             if index == 0 and len(batch) > 1:
-                text = self.clip.embed_text(self.clip.tokenize(batch.captions).to(batch.embeds.device))
-                shape = batch.embeds.shape
-                drawn = self.prior.p_sample_loop(shape, text_cond={"text_embed": text.embed, "text_encodings": text.encodings}, timesteps=steps)
-                own.append(float(F.cosine_similarity(drawn, batch.embeds).mean()))
-                other.append(float(F.cosine_similarity(drawn, batch.embeds.roll(1, 0)).mean()))
-                captions.append(float(F.cosine_similarity(drawn, text.embed).mean()))
-        figures = {"loss": sum(losses) / len(losses)} if losses else {}
-        return figures | ({"likeness": own[0], "likeness to others": other[0], "likeness to caption": captions[0]} if own else {})
+                text = self.read(batch)
+                drawn = self.prior.p_sample_loop(batch.embeds.shape, text_cond=text, timesteps=steps)
+                others = {"": batch.embeds, " to others": batch.embeds.roll(1, 0), " to caption": text["text_embed"]}
+                likeness = {f"likeness{of}": float(F.cosine_similarity(drawn, embeds).mean()) for of, embeds in others.items()}
+        return ({"loss": sum(losses) / len(losses)} if losses else {}) | likeness
 
     def show(self, batch: Batch) -> Image.Image | None:
         """There is nothing to see."""

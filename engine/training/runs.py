@@ -1,7 +1,6 @@
 """The commands `clip`, `prior` and `decoder`: a config, shards and a folder into a run."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from accelerate import Accelerator
 
 from engine.errors import Misconfigured
 from engine.training.clip import ClipTrainee
-from engine.training.configs import ClipRun, DecoderRun, PriorRun, course_of, local_shards, preparation, read_run, seed_of
+from engine.training.configs import ClipRun, DecoderRun, PriorRun, Run, course_of, local_shards, preparation, read_run, seed_of
 from engine.training.decoder import DecoderTrainee
 from engine.training.loop import Loop, Trainee, make_accelerator, seed_everything
 from engine.training.prior import PriorTrainee
@@ -18,7 +17,6 @@ from engine.training.source import Retrieval, Source, Wanted
 from engine.unclip.clip import Clip, load_clip
 from engine.unclip.config import ClipSource, read_model_config
 
-Run = ClipRun | PriorRun | DecoderRun
 VALIDATED = 10_000
 """Samples at most that a prior is validated with."""
 NOT_OF_THE_RUN = ("steps", "patience", "save_every_seconds", "save_every_steps")
@@ -37,9 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train (default auto)")
 
 
-def changes_of(options: argparse.Namespace) -> dict[str, Any]:
-    """Return what the command line says instead of the config."""
-    changes = {"train.load_from": options.load_from, "train.steps": options.steps}
+def changes_of(options: argparse.Namespace, shards: str) -> dict[str, Any]:
+    """Return what the command line says instead of the config, whose key for shards is `shards`."""
+    changes = {"train.load_from": options.load_from, "train.steps": options.steps, shards: options.data}
     return {place: value for place, value in changes.items() if value is not None}
 
 
@@ -71,7 +69,7 @@ def go(trainee: Trainee, source: Source, run: Run, out: Path, accelerator: Accel
     """Train and say where the result is."""
     settings = run.model_dump(mode="json")
     kept = {"config": {**settings, "train": {key: value for key, value in settings["train"].items() if key not in NOT_OF_THE_RUN}}}
-    loop = Loop(trainee, source, course_of(run, source.count), out, accelerator, json.loads(json.dumps(kept)))
+    loop = Loop(trainee, source, course_of(run, source.count), out, accelerator, kept)
     loop.run()
     best = "best" if source.validates else "latest"
     return f"{loop.step:,} steps; {out / best} is the best so far, {out / 'curves.png'} how it went"
@@ -79,7 +77,7 @@ def go(trainee: Trainee, source: Source, run: Run, out: Path, accelerator: Accel
 
 def run_clip(options: argparse.Namespace) -> str:
     """Train a CLIP."""
-    run = read_run(ClipRun, options.config, changes_of(options) | ({"data.webdataset_base_url": options.data} if options.data else {}))
+    run = read_run(ClipRun, options.config, changes_of(options, "data.webdataset_base_url"))
     accelerator = begin(run, options.device)
     trainee = ClipTrainee(run, options.config.parent)
     source = Source(local_shards(run.data.webdataset_base_url), None, Wanted(side=trainee.clip.side), (run.data.splits.train, run.data.splits.val))
@@ -88,7 +86,7 @@ def run_clip(options: argparse.Namespace) -> str:
 
 def run_prior(options: argparse.Namespace) -> str:
     """Train a prior."""
-    run = read_run(PriorRun, options.config, changes_of(options) | ({"data.image_url": options.data} if options.data else {}))
+    run = read_run(PriorRun, options.config, changes_of(options, "data.image_url"))
     clip = clip_of(options, run.prior.clip)
     image, meta = Path(run.data.image_url), Path(run.data.meta_url)
     apart = run.data.meta_url and image.is_dir() and any(image.glob("*.npy")) and not any(image.glob("*.tar"))
@@ -109,7 +107,7 @@ def train_prior(
 
 def run_decoder(options: argparse.Namespace) -> str:
     """Train a decoder."""
-    run = read_run(DecoderRun, options.config, changes_of(options) | ({"data.webdataset_base_url": options.data} if options.data else {}))
+    run = read_run(DecoderRun, options.config, changes_of(options, "data.webdataset_base_url"))
     data = run.data
     clip = clip_of(options, run.decoder.clip) if any(unet.cond_on_text_encodings for unet in run.decoder.unets) else None
     embeddings = options.embeddings or (Path(data.img_embeddings_url) if data.img_embeddings_url else None)
@@ -128,7 +126,7 @@ def train_decoder(
         captions=trainee.needs_captions,
         embeds=trainee.needs_embeds,
         width=next((unet.image_embed_dim for unet in run.decoder.unets if trainee.needs_embeds), None),
-        side=None if cropped else trainee.decoder.image_sizes[max(trainee.trained)],
+        side=None if cropped else trainee.decoder.image_sizes[max(trainee.trained.values())],
         prepare=preparation(data.preprocessing),
     )
     source = Source(shards, embeddings, wanted, (data.splits.train, data.splits.val), most=run.train.validation_samples)

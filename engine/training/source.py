@@ -1,5 +1,6 @@
 """Where a run's samples come from: shards, divided into those to train on and those to validate with, as batches."""
 
+import itertools
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -84,24 +85,14 @@ class Source:
 
     def validation(self, batch_size: int, device: torch.device) -> Iterator[Batch]:
         """Yield the samples that are kept apart, always the same ones."""
-        left = self.most
-        kept: list[Sample] = []
-        for sample in self.samples(self.is_validation):
-            if left is not None and left <= 0:
-                break
-            kept.append(sample)
-            left = None if left is None else left - 1
-            if len(kept) == batch_size:
-                yield self.collate(kept, device)
-                kept = []
-        if kept:
-            yield self.collate(kept, device)
+        stream = itertools.islice(self.samples(self.is_validation), self.most)
+        while samples := list(itertools.islice(stream, batch_size)):
+            yield self.collate(samples, device)
 
     def examples(self, device: torch.device) -> Batch | None:
         """Return a few samples to look at, of those kept apart where there are some."""
         if self._examples is None:
-            stream = iter(self.samples(self.is_validation if self.validates else self.is_training))
-            self._examples = [sample for sample, _ in zip(stream, range(EXAMPLES), strict=False)]
+            self._examples = list(itertools.islice(self.samples(self.is_validation if self.validates else self.is_training), EXAMPLES))
         return self.collate(self._examples, device) if self._examples else None
 
     def samples(self, keep: Callable[[str], bool], **options: Any) -> Samples | Pairs:

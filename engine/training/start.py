@@ -39,72 +39,37 @@ def by_drops(drop_image: Tensor, drop_text: Tensor, answer: Callable[[Tensor, bo
     return torch.cat(parts)[torch.cat(rows).argsort()]
 
 
-def picked(rows: Tensor, **values: Tensor | None) -> dict[str, Tensor | None]:
-    """Return the rows of every tensor that is there."""
-    return {name: None if value is None else value[rows] for name, value in values.items()}
+class OldNetwork(nn.Module):
+    """A network of an old release, called as the library's losses call theirs: each sample goes without its conditions as probably as is said."""
 
-
-class OldUnet(nn.Module):
-    """An unet of an old release, called as the library's losses call theirs."""
-
-    def __init__(self, net: Unet) -> None:
-        super().__init__()
-        self.net = net
-        self.self_cond, self.cond_on_image_embeds, self.cond_on_text_encodings = net.self_cond, net.cond_on_image_embeds, net.cond_on_text_encodings
-
-    def forward(
-        self,
-        x: Tensor,
-        times: Tensor,
-        *,
-        image_embed: Tensor | None = None,
-        text_encodings: Tensor | None = None,
-        lowres_cond_img: Tensor | None = None,
-        lowres_noise_level: Tensor | None = None,
-        self_cond: Tensor | None = None,
-        image_cond_drop_prob: float = 0.0,
-        text_cond_drop_prob: float = 0.0,
-    ) -> Tensor:
-        """Answer; shapes are those of `Unet.predict`, each sample going without its conditions as probable as is said."""
-        told = {"lowres_cond_img": lowres_cond_img, "lowres_noise_level": lowres_noise_level, "self_cond": self_cond}
-        mask = None if text_encodings is None else (text_encodings != 0).any(dim=-1)
-
-        def answer(rows: Tensor, drop_image: bool, drop_text: bool) -> Tensor:
-            given = picked(rows, image_embed=image_embed, text_encodings=text_encodings, text_mask=mask)
-            condition = self.net.condition(**given, batch=len(rows), drop_image=drop_image, drop_text=drop_text)
-            return self.net.predict(x[rows], times[rows], condition, **picked(rows, **told))
-
-        return by_drops(dropped(len(x), image_cond_drop_prob, x.device), dropped(len(x), text_cond_drop_prob, x.device), answer)
-
-
-class OldPrior(nn.Module):
-    """A prior's network of an old release, called as the library's losses call theirs."""
-
-    def __init__(self, net: PriorNetwork) -> None:
+    def __init__(self, net: Unet | PriorNetwork) -> None:
         super().__init__()
         self.net = net
         self.self_cond = net.self_cond
 
     def forward(
-        self,
-        image_embed: Tensor,
-        times: Tensor,
-        *,
-        text_embed: Tensor,
-        text_encodings: Tensor | None = None,
-        self_cond: Tensor | None = None,
-        text_cond_drop_prob: float = 0.0,
-        image_cond_drop_prob: float = 0.0,
+        self, x: Tensor, times: Tensor, *, image_cond_drop_prob: float = 0.0, text_cond_drop_prob: float = 0.0, **conditions: Tensor | None
     ) -> Tensor:
-        """Answer; shapes are those of `PriorNetwork.predict`."""
+        """Answer; shapes and conditions are those of the network's own `forward`."""
 
         def answer(rows: Tensor, drop_image: bool, drop_text: bool) -> Tensor:
-            encodings = None if text_encodings is None else text_encodings[rows]
-            condition = self.net.condition(text_embed[rows], encodings, drop_text=drop_text, drop_image=drop_image)
-            return self.net.predict(image_embed[rows], times[rows], condition, None if self_cond is None else self_cond[rows])
+            own = {name: value[rows] for name, value in conditions.items() if value is not None}
+            return self.net(x[rows], times[rows], image_cond_drop_prob=drop_image, text_cond_drop_prob=drop_text, **own)
 
-        device = times.device
-        return by_drops(dropped(len(times), image_cond_drop_prob, device), dropped(len(times), text_cond_drop_prob, device), answer)
+        return by_drops(dropped(len(x), image_cond_drop_prob, x.device), dropped(len(x), text_cond_drop_prob, x.device), answer)
+
+
+class OldUnet(OldNetwork):
+    """An unet of an old release, which is told where its text ends: before 0.21.1 it does not read that off the encodings."""
+
+    def __init__(self, net: Unet) -> None:
+        super().__init__(net)
+        self.cond_on_image_embeds, self.cond_on_text_encodings = net.cond_on_image_embeds, net.cond_on_text_encodings
+
+    def forward(self, x: Tensor, times: Tensor, *, text_encodings: Tensor | None = None, **more: Any) -> Tensor:
+        """Answer; shapes and conditions are those of `Unet.forward`."""
+        mask = None if text_encodings is None else (text_encodings != 0).any(dim=-1)
+        return super().forward(x, times, text_encodings=text_encodings, text_mask=mask, **more)
 
 
 def fill_decoder(decoder: Any, path: Path, config: Path | None) -> Release:
@@ -137,7 +102,7 @@ def fill_prior(prior: Any, path: Path, config: Path | None) -> Release:
     if loaded.release >= PRIORS_OF_TODAY:
         fill(prior.net, loaded.net, path, "prior")
         return LATEST
-    prior.net = OldPrior(loaded.net.train().requires_grad_(True))
+    prior.net = OldNetwork(loaded.net.train().requires_grad_(True))
     return loaded.release
 
 
@@ -155,7 +120,7 @@ def fill(net: nn.Module, loaded: nn.Module, path: Path, name: str) -> None:
 
 def weights_of(module: nn.Module) -> dict[str, Tensor]:
     """Return what is to be written of a prior or cascade, under the names that its release has for it."""
-    inner = [f"{name}." for name, part in module.named_modules() if isinstance(part, OldUnet | OldPrior)]
+    inner = [f"{name}." for name, part in module.named_modules() if isinstance(part, OldNetwork)]
     weights = {}
     for key, value in module.state_dict().items():
         prefix = next((prefix for prefix in inner if key.startswith(prefix)), None)

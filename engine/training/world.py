@@ -55,7 +55,7 @@ COLOURS: dict[str, tuple[str, ...]] = {"gray": ("grey",), "purple": ("violet",)}
 
 
 class Place(StrEnum):
-    """Where in the picture an object is; PAIR_LEFT and PAIR_RIGHT are those of two beside each other."""
+    """Where in the picture an object is."""
 
     MIDDLE = "middle"
     LEFT = "left"

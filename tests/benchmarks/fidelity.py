@@ -25,6 +25,7 @@ from tqdm import tqdm
 from engine.options import Options
 from engine.pictures import encode
 from engine.training import world
+from engine.training.clip import misspelt
 from engine.training.sheets import contact_sheet
 from engine.training.world import BACKGROUNDS, NAMES, OBJECTS, PLACE_WORDS, SIDE, SIZE_NAMES, SIZES, Place, Scene, Sprites, Thing
 from engine.unclip.painter import Painter, samples_of
@@ -239,8 +240,6 @@ class Benchmark:
         backgrounds = list(BACKGROUNDS)
         asked: dict[str, list[tuple[int, int, str]]] = {"synonyms": [], "plurals": [], "slips": [], "other order": []}
         rng = np.random.default_rng(3)
-        from engine.training.clip import misspelt
-
         for index, name in enumerate(NAMES):
             free = [b for b in range(len(backgrounds)) if not world.held_out(index, b)]
             colour = int(rng.choice(free))
