@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import contextlib
+import math
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -194,9 +195,11 @@ class Telemetry:
             model.add_metric([self._worker.painter.model], 1)
         yield model
         files = [path.stat().st_size for path in self._folder.glob("reverie.db*")]
+        # discord.py says infinity before the first heartbeat; one such value spoils every average.
+        latency = self._bot.latency if math.isfinite(self._bot.latency) else math.nan
         for name, text, value in (
             ("discord_connected", "1 while every connection to Discord stands", self._bot.connected),
-            ("discord_latency_seconds", "From a heartbeat to Discord's answer", self._bot.latency),
+            ("discord_latency_seconds", "From a heartbeat to Discord's answer, NaN before the first", latency),
             ("engine_silent_seconds", "Since the engine reported on the job that it paints, 0 without one", self._queue.silent_s),
             ("event_loop_late_seconds", "How late the event loop is", self._pulse.latest_s),
             ("event_loop_latest_minute_seconds", "The latest that the event loop was in the last minute", self._pulse.worst_s),

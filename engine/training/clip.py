@@ -20,7 +20,7 @@ from engine.training.configs import ClipRun
 from engine.training.loop import Part
 from engine.training.saving import write_whole
 from engine.training.source import Batch
-from engine.unclip.clip import OpenClip, from_folder, load_clip
+from engine.unclip.clip import OpenClip, filled_from, from_folder, load_clip
 from engine.unclip.config import LOCAL_CLIP, read_json
 
 LARGEST_LOGIT_SCALE = math.log(100)
@@ -30,24 +30,29 @@ MOST_WORDS = 3
 
 
 class ClipTrainee:
-    """A CLIP of open_clip's in training, from its weights or from the start where it has none yet."""
+    """A CLIP of open_clip's in training.
+
+    One in a folder begins with random weights, one that open_clip knows or the Hub has with those, and either with a checkpoint's where the config
+    names one.
+    """
 
     def __init__(self, run: ClipRun, base: Path) -> None:
         """Build it; `base` is where the config lies.
 
         Raises:
-            Misconfigured: it is no CLIP of open_clip, or its weights cannot be had.
+            Misconfigured: it is no CLIP of open_clip, or its weights or the checkpoint's cannot be had.
         """
         self.run, self.folder = run, base / run.clip.model.removeprefix(LOCAL_CLIP)
         if run.clip.make not in ("open_clip", "openai"):
             raise Misconfigured(f"clip.make '{run.clip.make}' cannot be trained; open_clip and openai can.")
-        local = run.clip.model.startswith(LOCAL_CLIP)
-        if local and run.train.load_from is None:
+        if run.clip.model.startswith(LOCAL_CLIP):
             self.clip, _ = from_folder(self.folder)
         else:
             loaded = load_clip(run.clip, base, dtype=torch.float32, device="cpu")
             assert isinstance(loaded, OpenClip)
             self.clip = loaded
+        if run.train.load_from is not None:
+            filled_from(self.clip, Path(run.train.load_from), torch.float32, "cpu")
         model: Any = self.clip.model
         model.requires_grad_(True)
         if run.train.freeze_image:

@@ -36,11 +36,13 @@ VALIDATIONS = 20
 class Extras(BaseModel):
     """What the library's train configs cannot say.
 
-    `steps` ends a run whatever `epochs` says; `lr_schedule` is what the learning rate does after the warm-up; `gradient_accumulation` batches make
-    one step; `patience` is after how many validations without a better loss a run stops; `load_from` is a checkpoint to start from.
+    `steps` ends a run whatever `epochs` says; `optimizer` is what learns from the gradients; `lr_schedule` is what the learning rate does after the
+    warm-up; `gradient_accumulation` batches make one step; `patience` is after how many validations without a better loss a run stops; `load_from` is
+    a checkpoint to start from.
     """
 
     steps: int | None = Field(None, ge=1)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     lr_schedule: Literal["constant", "cosine"] = "constant"
     gradient_accumulation: int = Field(1, ge=1)
     validate_every_steps: int | None = Field(None, ge=1)
@@ -210,6 +212,7 @@ def course_of(run: Run, samples: Callable[[], int]) -> Course:
         steps=steps,
         batch_size=batch,
         accumulation=train.gradient_accumulation,
+        optimizer=train.optimizer,
         schedule=train.lr_schedule,
         warm_up=max((step or 0 for step in warm_up), default=0) if isinstance(warm_up, (list, tuple)) else warm_up or 0,
         max_grad_norm=max(train.max_grad_norm) if isinstance(train.max_grad_norm, (list, tuple)) else train.max_grad_norm,

@@ -5,7 +5,7 @@ What the model knew is rehearsed beside it: two of three samples are old ones.
 """
 
 import argparse
-import io
+import hashlib
 import json
 import logging
 import re
@@ -16,19 +16,21 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from webdataset import TarWriter
 
 from engine.errors import Misconfigured
 from engine.files import fetch
 from engine.training import runs
 from engine.training.configs import DecoderRun, PriorRun
 from engine.training.data.embed import Eye
+from engine.training.data.shards import EYEFUL
 from engine.training.data.tars import MANIFEST, caption_of, find_shards, picture_of, read_tar
-from engine.training.picturebook import MODEL, write_half
+from engine.training.data.writing import jpeg, npy, write_plain
+from engine.training.picturebook import MODEL, write_config, write_half
 from engine.training.world import draw_world
 from engine.unclip.checkpoints import read_checkpoint
 from engine.unclip.config import LOCAL_CLIP, ModelConfig, PriorSource, UnetSource, read_json, read_model_config
 from engine.unclip.loading import config_of
+from engine.unclip.painter import words_of
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,6 @@ NEW_SHARE = 1 / 3
 REHEARSED = 2400
 """Old samples that are rehearsed."""
 REHEARSAL_SEED = 2
-EYEFUL = 64
 SHARD_SIZE = 1200
 PRIOR = {"steps": 700, "lr": 3e-4, "batch_size": 128}
 UNETS = ({"steps": 280, "lr": 6e-4, "batch_size": 64}, {"steps": 120, "lr": 5e-4, "batch_size": 32})
@@ -169,14 +170,15 @@ def mix(shards: Path, rehearsal: Path | None, model: Path, eye: Eye, folder: Pat
     """Write new samples, each as often as it takes, among old ones.
 
     Raises:
-        Misconfigured: there is no new sample.
+        Misconfigured: there is no new sample, or the folder holds a mixture of others.
     """
-    done = folder / "done"
+    done, new = folder / "done", list(files_of(shards))
+    of = hashlib.sha256(b"".join(data for files in new for data in files.values()) + str(rehearsal).encode()).hexdigest()
     if done.exists():
+        if done.read_text() != of:
+            raise Misconfigured(f"{folder.parent} holds a run with other samples. Name another folder with --run, or delete this one.")
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    new = list(files_of(shards))
     if not new:
         raise Misconfigured(f"{shards} holds no sample with picture, caption and embedding. Make it with `python -m engine.training data`.")
     old: list[dict[str, bytes]] = []
@@ -189,14 +191,9 @@ def mix(shards: Path, rehearsal: Path | None, model: Path, eye: Eye, folder: Pat
     repeats = max(round(len(old) * NEW_SHARE / (1 - NEW_SHARE) / len(new)), 1)
     samples = new * repeats + old
     np.random.default_rng(0).shuffle(samples)
-    for shard, start in enumerate(range(0, len(samples), SHARD_SIZE)):
-        part = samples[start : start + SHARD_SIZE]
-        with TarWriter(str(folder / f"{shard:05}.tar"), user="", group="", encoder=False, mtime=0) as tar:
-            for index, files in enumerate(part):
-                tar.write({"__key__": f"{shard:05}{index:04}", **files})
-        (folder / f"{shard:05}_stats.json").write_text(json.dumps({"successes": len(part)}))
+    write_plain(folder, samples, SHARD_SIZE)
     log.info("%d new samples, each %d times, among %d old ones", len(new), repeats, len(old))
-    done.touch()
+    done.write_text(of)
     return folder
 
 
@@ -217,10 +214,7 @@ def draw_old(eye: Eye) -> Iterator[dict[str, bytes]]:
         images = [Image.fromarray(picture) for picture, _, _ in part]
         squares = [image.resize((eye.clip.side, eye.clip.side), Image.Resampling.LANCZOS) for image in images]
         for image, (_, caption, _), embed in zip(images, part, eye.embed(squares), strict=True):
-            picture, row = io.BytesIO(), io.BytesIO()
-            image.save(picture, "JPEG", quality=95, subsampling="4:4:4")
-            np.save(row, embed)
-            yield {"jpg": picture.getvalue(), "txt": caption.encode(), "npy": row.getvalue()}
+            yield {"jpg": jpeg(image), "txt": caption.encode(), "npy": npy(embed)}
 
 
 def write_model(
@@ -237,8 +231,8 @@ def write_model(
     part.mkdir(parents=True)
     write_half(read_checkpoint(weights).weights, part / "decoder.safetensors")
     write_half(read_checkpoint(folder / "prior" / "latest.safetensors").weights, part / "prior.safetensors")
-    (part / "decoder.json").write_text(json.dumps({"decoder": decoder_config["decoder"]}, indent=2))
-    (part / "prior.json").write_text(json.dumps({"prior": prior_config["prior"]}, indent=2))
+    write_config("decoder", decoder_config, part)
+    write_config("prior", prior_config, part)
     content = read_json(options.model)
     [unets] = content["decoder"]["unet_sources"]
     for part_config, name in ((unets, "decoder"), (content["prior"], "prior")):
@@ -250,8 +244,7 @@ def write_model(
         content["clip"]["model"] = f"{LOCAL_CLIP}clip"
     if config.vocabulary is not None:
         known = fetch(config.vocabulary, options.model.parent).read_text(encoding="utf-8").split()
-        captions = " ".join(files["txt"].decode() for files in files_of(options.shards)).lower()
-        learnt = re.findall(r"[^\W\d_]+", captions)
+        learnt = words_of(" ".join(files["txt"].decode() for files in files_of(options.shards)))
         (part / "words.txt").write_text("\n".join(dict.fromkeys([*known, *learnt])) + "\n", encoding="utf-8")
         content["vocabulary"] = {"load_type": "local", "path": "words.txt"}
     (part / f"{options.name}.json").write_text(json.dumps(content, indent=2))

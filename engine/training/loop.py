@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from engine.errors import Misconfigured
 from engine.training.curves import Curves
+from engine.training.muon import Muon, is_matrix
 from engine.training.saving import unwritable, write_whole
 from engine.training.source import Batch, Source
 
@@ -42,13 +43,15 @@ EMA_FIRST_STEPS = 10
 class Course:
     """How training goes, whatever is trained.
 
-    `schedule` is what the learning rate does after the warm-up, "constant" or "cosine" (down to zero at the last step); `ema` how much of the
-    average is kept at each step, None for no average; `patience` after how many validations without a better loss training stops.
+    `optimizer` is "adamw" or "muon"; `schedule` is what the learning rate does after the warm-up, "constant" or "cosine" (down to zero at the last
+    step); `ema` how much of the average is kept at each step, None for no average; `patience` after how many validations without a better loss
+    training stops.
     """
 
     steps: int
     batch_size: int
     accumulation: int = 1
+    optimizer: str = "adamw"
     schedule: str = "constant"
     warm_up: int = 0
     max_grad_norm: float | None = None
@@ -148,7 +151,8 @@ class Loop:
         self.fingerprint = fingerprint
         self.modules = nn.ModuleDict({name: part.module for name, part in trainee.parts.items()}).to(accelerator.device)
         groups = [group for part in trainee.parts.values() for group in groups_of(part)]
-        self.optimizer = accelerator.prepare(torch.optim.AdamW(groups, lr=0.0, betas=BETAS))
+        optimizer = Muon(groups, BETAS) if course.optimizer == "muon" else torch.optim.AdamW(groups, lr=0.0, betas=BETAS)
+        self.optimizer = accelerator.prepare(optimizer)
         self.average = None if course.ema is None else Average(self.modules, course.ema)
         self.step, self.best, self.worse, self.stopped = 0, math.inf, 0, False
         self.reader = source.reader(course.seed, accelerator.process_index, accelerator.num_processes)
@@ -173,6 +177,7 @@ class Loop:
     def work(self) -> None:
         """Do every step that is left."""
         course, saved, told = self.course, time.monotonic(), time.monotonic()
+        self.began = self.step, saved
         main, batches = self.accelerator.is_main_process, self.batches()
         with tqdm(total=course.steps, initial=self.step, unit=" steps", disable=None if main else True) as bar:
             while self.step < course.steps and not self.stopped:
@@ -210,7 +215,7 @@ class Loop:
         Raises:
             Misconfigured: a loss or a gradient is no number.
         """
-        started, course = time.monotonic(), self.course
+        course = self.course
         self.modules.train()
         share = share_of_rate(course, self.step)
         for group in self.optimizer.param_groups:
@@ -237,13 +242,14 @@ class Loop:
         if self.average:
             self.average.update(self.step)
         self.step += 1
-        self.step_s = time.monotonic() - started
         return totals
 
     def progress(self, losses: Mapping[str, float]) -> str:
-        """Say how far the run is and how long it will take."""
+        """Say how far the run is and how long it will take, at the pace since it was started, looks and checkpoints included."""
         told = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
-        return f"step {self.step} of {self.course.steps}: {told}, about {self.step_s * (self.course.steps - self.step) / 60:.0f} min left"
+        step, started = self.began
+        left = (time.monotonic() - started) / (self.step - step) * (self.course.steps - self.step)
+        return f"step {self.step} of {self.course.steps}: {told}, about {left / 60:.0f} min left"
 
     def validate(self) -> None:
         """Look at the networks: figures on samples kept apart, and a picture. The best ones are kept."""
@@ -367,11 +373,20 @@ class Loop:
 
 
 def groups_of(part: Part) -> list[dict[str, Any]]:
-    """Sort a network's parameters: matrices and kernels decay, scales and shifts do not. Source: dalle2-pytorch 1.15.6, `optimizer.py`."""
-    trained = [value for value in part.module.parameters() if value.requires_grad]
+    """Sort a network's parameters: what decays and what Muon makes orthogonal.
+
+    Matrices and kernels decay, scales and shifts do not. Source: dalle2-pytorch 1.15.6, `optimizer.py`.
+    """
+    kinds: dict[tuple[bool, bool], list[Tensor]] = {}
+    trained = {value for value in part.module.parameters() if value.requires_grad}
+    for module in part.module.modules():
+        for name, value in module.named_parameters(recurse=False):
+            if value in trained:
+                trained.remove(value)  # modules may share it
+                kinds.setdefault((value.ndim >= 2, is_matrix(module, name, value)), []).append(value)
     return [
-        {"params": [value for value in trained if value.ndim >= 2], "peak": part.rate, "weight_decay": part.decay},
-        {"params": [value for value in trained if value.ndim < 2], "peak": part.rate, "weight_decay": 0.0},
+        {"params": values, "peak": part.rate, "weight_decay": part.decay if decays else 0.0, "orthogonal": orthogonal}
+        for (decays, orthogonal), values in kinds.items()
     ]
 
 

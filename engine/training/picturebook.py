@@ -25,11 +25,11 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
-from webdataset import TarWriter
 
 from engine.errors import Misconfigured
 from engine.jobs import Request
 from engine.pictures import encode
+from engine.training.data.writing import jpeg, write_plain
 from engine.training.library import DERIVED
 from engine.training.sheets import contact_sheet
 from engine.training.world import BACKGROUNDS, NAMES, draw_world, words
@@ -42,22 +42,13 @@ log = logging.getLogger(__name__)
 
 MODEL = Path(__file__).parents[2] / "configs" / "picturebook"
 SHARD_SIZE = 2000
-QUALITY = 95
 GALLERY_COLUMNS, GALLERY_TILE_PX = 8, 128
 
 
 def write_world(folder: Path, count: int, seed: int) -> None:
     """Draw the world as shards that img2dataset could have written: pictures and captions, no embeddings yet."""
-    folder.mkdir(parents=True, exist_ok=True)
-    scenes = iter(tqdm(draw_world(count, seed), total=count, unit=" scenes", disable=None))
-    for shard, start in enumerate(range(0, count, SHARD_SIZE)):
-        size = min(SHARD_SIZE, count - start)
-        with TarWriter(str(folder / f"{shard:05}.tar"), user="", group="", encoder=False, mtime=0) as tar:
-            for index, (picture, caption, _) in zip(range(size), scenes, strict=False):
-                file = io.BytesIO()
-                Image.fromarray(picture).save(file, "JPEG", quality=QUALITY, subsampling="4:4:4")
-                tar.write({"__key__": f"{shard:05}{index:04}", "jpg": file.getvalue(), "txt": caption.encode()})
-        (folder / f"{shard:05}_stats.json").write_text(json.dumps({"successes": size}))
+    scenes = tqdm(draw_world(count, seed), total=count, unit=" scenes", disable=None)
+    write_plain(folder, ({"jpg": jpeg(Image.fromarray(picture)), "txt": caption.encode()} for picture, caption, _ in scenes), SHARD_SIZE)
 
 
 def export_clip(folder: Path) -> None:
@@ -94,11 +85,11 @@ def export_decoder(base: Path, upsampler: Path) -> None:
     write_config("decoder", read_checkpoint(base).config)
 
 
-def write_config(part: str, config: dict[str, Any] | None) -> None:
+def write_config(part: str, config: dict[str, Any] | None, folder: Path = MODEL) -> None:
     """Put what a checkpoint says of its network beside the weights."""
     content = {part: without_none((config or {})[part])}
     content[part].pop("clip", None)
-    (MODEL / f"{part}.json").write_text(json.dumps(content, indent=2) + "\n")
+    (folder / f"{part}.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def write_half(weights: dict[str, Tensor], path: Path) -> None:

@@ -18,12 +18,8 @@ READABLE = 0o644
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Have a file written beside its place and put there when all of it is on the disk.
-
-    Raises:
-        Misconfigured: it cannot be written. What was there before stays.
-    """
+def put_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Have a file written beside its place and put there when all of it is on the disk. If that fails, what was there before stays."""
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,9 +29,25 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         # safetensors lets nobody but its owner read what it writes; a bot may run as somebody else.
         part.chmod(READABLE)
         part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def put_json(path: Path, content: Any) -> None:
+    """Put JSON in its place as `put_whole` does."""
+    put_whole(path, lambda part: part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8"))
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Put a file of a run in its place.
+
+    Raises:
+        Misconfigured: it cannot be written. What was there before stays.
+    """
+    try:
+        put_whole(path, write)
     except (OSError, RuntimeError) as error:
         # torch's writer tells of a full disk as a RuntimeError.
-        part.unlink(missing_ok=True)
         raise Misconfigured(unwritable(path, error)) from None
 
 

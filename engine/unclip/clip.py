@@ -246,12 +246,21 @@ def load_clip(source: ClipSource, folder: Path, *, dtype: torch.dtype, device: s
             clip, weights = published(name, tag or usual_tag(name), source.model)
         case _:
             return from_checkpoint(source, carried or {}, dtype, device)
-    saved = read_checkpoint(weights).weights
+    return filled_from(clip, weights, dtype, device)
+
+
+def filled_from(clip: OpenClip, path: Path, dtype: torch.dtype, device: str) -> Clip:
+    """Give a CLIP of open_clip's the weights of a file.
+
+    Raises:
+        Misconfigured: it cannot be read, or holds another CLIP.
+    """
+    saved = read_checkpoint(path).weights
     # What open_clip counts for itself is not always saved.
     wanted = {key: tuple(value.shape) for key, value in clip.model.state_dict().items()}
     if findings := differences(wanted, saved, strict=False):
-        raise Misconfigured(f"Weights {weights} are those of another CLIP: {findings}.")
-    return filled(clip, {key: saved[key] for key in wanted}, weights, dtype, device)
+        raise Misconfigured(f"Weights {path} are those of another CLIP: {findings}.")
+    return filled(clip, {key: saved[key] for key in wanted}, path, dtype, device)
 
 
 def filled(clip: Clip, weights: Mapping[str, Tensor], path: Path, dtype: torch.dtype, device: str) -> Clip:

@@ -533,8 +533,12 @@ class Painter:
         """Return the words of a prompt, in order and once, that a model with a short vocabulary never saw."""
         if not self.known_words:
             return ()
-        words = re.findall(r"[^\W\d_]+", prompt.lower())
-        return tuple(dict.fromkeys(word for word in words if word not in self.known_words))
+        return tuple(dict.fromkeys(word for word in words_of(prompt) if word not in self.known_words))
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text as vocabularies hold them."""
+    return re.findall(r"[^\W\d_]+", text.lower())
 
 
 class Counter:

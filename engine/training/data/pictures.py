@@ -1,6 +1,5 @@
 """One picture on its way into a shard: opened safely, shrunk to what the model needs, and framed for its CLIP."""
 
-import io
 import json
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from PIL import Image
 from engine.errors import InvalidRequest
 from engine.training.data.sources import Found
 from engine.training.data.tally import Reason
+from engine.training.data.writing import jpeg
 from engine.uploads import Frame, Framing, open_picture
 
 
@@ -45,13 +45,12 @@ def make_ready(found: Found, hashed: str, side: int, quality: int, clip_side: in
         raise Unusable(Reason.SMALL, f"{size[0]} × {size[1]}")
     facts = {"file": found.name, "width": size[0], "height": size[1], "sha256": hashed}
     square = None if clip_side is None else Frame(size, clip_side, Framing.CROP).apply(picture)
-    file = io.BytesIO()
     try:
-        shrunk_to(on_white(picture), side).save(file, "JPEG", quality=quality, subsampling="4:4:4")
+        encoded = jpeg(shrunk_to(on_white(picture), side), quality)
     except (OSError, ValueError) as error:
         # A side may be longer than what JPEG can say.
         raise Unusable(Reason.UNREADABLE, f"it cannot be a JPEG: {error}") from None
-    return Ready(file.getvalue(), found.caption, json.dumps(facts, ensure_ascii=False).encode(errors="replace"), square)
+    return Ready(encoded, found.caption, json.dumps(facts, ensure_ascii=False).encode(errors="replace"), square)
 
 
 def on_white(picture: Image.Image) -> Image.Image:

@@ -23,9 +23,10 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from engine.errors import Misconfigured
-from engine.training.data.shards import disk_sentence, write_whole
+from engine.training.data.shards import disk_sentence
 from engine.training.data.sources import digest, state_of
 from engine.training.data.tars import Widths, find_widths
+from engine.training.saving import put_json
 from engine.unclip.config import read_json
 
 BATCH_ROWS = 4096
@@ -147,7 +148,7 @@ def reorder(folder: Path, out: Path, shards: Sequence[Path]) -> Path:
             try:
                 half.mkdir()
                 write_rows(parts, half, widths)
-                write_whole(half / MARKER, wanted)
+                put_json(half / MARKER, wanted)
                 shutil.rmtree(out, ignore_errors=True)
                 half.replace(out)
             finally:

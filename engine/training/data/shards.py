@@ -9,9 +9,7 @@ A shard's name is given to its file when all of it is on the disk.
 """
 
 import contextlib
-import errno
 import hashlib
-import io
 import itertools
 import json
 import logging
@@ -22,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 from webdataset import TarWriter
@@ -33,18 +30,16 @@ from engine.training.data.pictures import Ready, Unusable, make_ready
 from engine.training.data.sources import Cursor, Source
 from engine.training.data.tally import Reason, Tally
 from engine.training.data.tars import MANIFEST, REPORT
+from engine.training.data.writing import INDEX_WIDTH, SHARD_WIDTH, key_of, npy, open_tar, stats_of, tar_name
+from engine.training.saving import FULL, put_json
 from engine.unclip.config import read_json
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
-SHARD_WIDTH = 5
-INDEX_WIDTH = 4
-"""Digits of a sample's place at least; larger shards have more."""
 EYEFUL = 64
 """Pictures that CLIP looks at together. Batches begin anew with each shard, so a resumed run makes the same ones."""
 LOCK = ".lock"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +103,7 @@ class Shards:
         elif any(self.complete()) or (self.folder / REPORT).exists():
             if changed := differing(path, manifest):
                 raise Misconfigured(f"{self.folder} holds shards that were made otherwise: {changed}. Name another folder, or delete this one.")
-        write_whole(path, manifest)
+        put_json(path, manifest)
 
     def complete(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Yield the shards that are there as a whole, from the first on, with what each took."""
@@ -123,7 +118,7 @@ class Shards:
 
     def path_of(self, number: int) -> Path:
         """Return where a shard lies."""
-        return self.folder / f"{number:0{SHARD_WIDTH}}.tar"
+        return self.folder / tar_name(number)
 
     def finished(self) -> dict[str, Any] | None:
         """Return the report of a run that has ended."""
@@ -154,7 +149,7 @@ class Shards:
             raise Misconfigured(nothing_sentence(total, self.making.side))
         width = self.eye.clip.width if self.eye else None
         report = {"shards": shards, "side": self.making.side, "embedding_width": width, **total.to_json()}
-        write_whole(self.folder / REPORT, report)
+        put_json(self.folder / REPORT, report)
         return report
 
     def usable(self, bar: "tqdm[Any]") -> Iterator[Ready]:
@@ -193,7 +188,7 @@ class Shards:
         own = itertools.islice(stream, self.making.shard_size)
         try:
             with part.open("wb") as file:
-                with TarWriter(file, user="", group="", encoder=False, mtime=0) as tar:
+                with open_tar(file) as tar:
                     while eyeful := list(itertools.islice(own, EYEFUL)):
                         self.write_samples(tar, number, eyeful)
                 file.flush()
@@ -205,7 +200,7 @@ class Shards:
             part.replace(shard)
         finally:
             part.unlink(missing_ok=True)
-        write_whole(stats_of(shard), {**self.tally.to_json(), "next": self.cursor})
+        put_json(stats_of(shard), {**self.tally.to_json(), "next": self.cursor})
         log.info("%s: %d samples", shard.name, self.tally.samples)
         return True
 
@@ -214,19 +209,10 @@ class Shards:
         squares = [one.square for one in ready if one.square is not None]
         embeds = self.eye.embed(squares) if self.eye else [None] * len(ready)
         for one, embed in zip(ready, embeds, strict=True):
-            key = f"{number:0{SHARD_WIDTH}}{self.tally.samples:0{self.index_width}}"
+            key = key_of(number, self.tally.samples, self.index_width)
             files = {"__key__": key, "jpg": one.jpg, "txt": one.caption.encode(), "json": one.facts}
-            if embed is not None:
-                file = io.BytesIO()
-                np.save(file, embed)
-                files["npy"] = file.getvalue()
-            tar.write(files)
+            tar.write(files if embed is None else files | {"npy": npy(embed)})
             self.tally.samples += 1
-
-
-def stats_of(shard: Path) -> Path:
-    """Return where the file lies that tells what a shard took of the source."""
-    return shard.with_name(f"{shard.stem}_stats.json")
 
 
 def hashes_in(shard: Path) -> Iterator[str]:
@@ -242,19 +228,6 @@ def hashes_in(shard: Path) -> Iterator[str]:
                     yield json.loads(file.read())["sha256"]
     except (tarfile.TarError, OSError, ValueError, KeyError) as error:
         raise Misconfigured(f"Shard {shard} was complete and cannot be read now ({error}). Delete {stats_of(shard)} to make it again.") from None
-
-
-def write_whole(path: Path, facts: dict[str, Any]) -> None:
-    """Write a JSON file: all of it, or nothing."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(facts, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def differing(path: Path, manifest: dict[str, Any]) -> str:
@@ -292,6 +265,6 @@ def nothing_sentence(tally: Tally, side: int) -> str:
 
 def disk_sentence(folder: Path, error: OSError) -> str:
     """Say why a folder cannot be written to."""
-    if error.errno in NO_ROOM:
+    if error.errno in FULL:
         return f"The disk of {folder} is full. Make room and run the same command again: complete shards are kept."
     return f"{folder} cannot be written to: {error.strerror or error}."

@@ -167,7 +167,7 @@ def test_a_run_that_was_broken_off_ends_in_the_same_bytes(
     """Stop at a picture, at a shard's end and at its stats."""
     make(source, tmp_path / "whole", size=4)
     calls = 0
-    ready, write_whole = shards.make_ready, shards.write_whole
+    ready, put_json = shards.make_ready, shards.put_json
 
     def count() -> None:
         nonlocal calls
@@ -177,7 +177,7 @@ def test_a_run_that_was_broken_off_ends_in_the_same_bytes(
 
     with monkeypatch.context() as patched:
         patched.setattr(shards, "make_ready", lambda *arguments: (count(), ready(*arguments))[1])
-        patched.setattr(shards, "write_whole", lambda path, facts: (count() if "stats" in path.name else None, write_whole(path, facts)))
+        patched.setattr(shards, "put_json", lambda path, facts: (count() if "stats" in path.name else None, put_json(path, facts)))
         with pytest.raises(KeyboardInterrupt):
             make(source, tmp_path / "broken", size=4)
     with pytest.raises(Misconfigured, match="is not finished"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.errors import Misconfigured
 from engine.training import finetune
 from engine.unclip.clip import OpenClip
 from engine.unclip.painter import Painter
@@ -87,7 +88,12 @@ def test_new_samples_are_a_third_of_what_is_trained_on(tmp_path: Path, model: Pa
     mixed = finetune.mix(shards, model.parent / "shards", model, Eye.from_config(model, "cpu"), tmp_path / "mixed")
     captions = [sample.caption for sample in Samples(mixed, embeds=True)]
     assert captions.count("our mascot") == 10 and len(captions) == 34
-    assert finetune.mix(tmp_path / "nowhere", None, model, Eye.from_config(model, "cpu"), tmp_path / "mixed") == mixed
+
+    written = (mixed / "00000.tar").stat().st_mtime_ns
+    assert finetune.mix(shards, model.parent / "shards", model, Eye.from_config(model, "cpu"), tmp_path / "mixed") == mixed
+    assert (mixed / "00000.tar").stat().st_mtime_ns == written
+    with pytest.raises(Misconfigured, match="holds a run with other samples. Name another folder with --run, or delete this one"):
+        finetune.mix(model.parent / "shards", None, model, Eye.from_config(model, "cpu"), tmp_path / "mixed")
 
 
 def test_what_cannot_be_learnt_is_one_sentence(

@@ -155,9 +155,10 @@ def test_there_is_no_gpu_here_and_training_goes_on_without(caplog: pytest.LogCap
     assert "there is no GPU" in caplog.text
 
 
-def test_a_run_that_is_killed_goes_on_to_the_same_losses(tmp_path: Path, shards: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_that_is_killed_goes_on_to_the_same_losses(optimizer: str, tmp_path: Path, shards: Path) -> None:
     """A real process, killed with SIGKILL in the middle of its work, and again."""
-    config = write_json(tmp_path / "train.json", decoder_config(shards, steps=10, save_every_steps=2))
+    config = write_json(tmp_path / "train.json", decoder_config(shards, steps=10, save_every_steps=2, optimizer=optimizer))
 
     def start(out: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "engine.training", "decoder", "--config", str(config), "--out", str(out), "--threads", "1"]

@@ -10,17 +10,18 @@ import pytest
 import torch
 from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 from PIL import Image
+from safetensors.torch import save_file
 
 from engine.errors import Misconfigured
-from engine.training.clip import misspelt, wear
-from engine.training.configs import DecoderRun, read_run
+from engine.training.clip import ClipTrainee, misspelt, wear
+from engine.training.configs import ClipRun, DecoderRun, read_run
 from engine.training.curves import read_figures
 from engine.training.decoder import DecoderTrainee, shrunk
 from engine.training.library import build_prior
 from engine.training.loop import seed_everything
 from engine.training.source import Batch
 from engine.training.start import by_drops, dropped, fill_prior, weights_of
-from engine.unclip.clip import load_clip
+from engine.unclip.clip import from_folder, load_clip
 from engine.unclip.config import ClipSource
 from engine.unclip.loading import load_decoder, load_prior
 from tests.engine.training.training import CLIP, WIDTH, clip_config, decoder_config, prior_config, run_command, write_json, write_shards
@@ -136,6 +137,33 @@ def test_a_clip_a_prior_and_their_shards(tmp_path: Path, shards: Path, monkeypat
     x, times = torch.randn(2, 16), torch.tensor([5, 30])
     expected = theirs.net(x, times, text_embed=text.embed, text_encodings=text.encodings)
     assert torch.allclose(ours.net(x, times, text_embed=text.embed, text_encodings=text.encodings), expected, atol=1e-4)
+
+
+def test_a_clip_in_a_folder_begins_anew_or_with_the_checkpoint_that_is_named(tmp_path: Path, shards: Path) -> None:
+    folder = write_json(tmp_path / "clip" / "open_clip_config.json", CLIP).parent
+    first, second = (from_folder(folder)[0].model.state_dict() for _ in range(2))
+    save_file(first, folder / "open_clip_model.safetensors")
+    save_file(second, tmp_path / "other.safetensors")
+
+    def start(**train: Any) -> dict[str, torch.Tensor]:
+        return ClipTrainee(ClipRun.model_validate(clip_config(shards, folder, **train)), tmp_path).clip.model.state_dict()
+
+    named = start(load_from=str(tmp_path / "other.safetensors"))
+    assert all(torch.equal(value, second[key]) for key, value in named.items())
+    assert not torch.equal(start()["token_embedding.weight"], first["token_embedding.weight"])
+    save_file({"other": torch.zeros(1)}, tmp_path / "wrong.safetensors")
+    with pytest.raises(Misconfigured, match=r"wrong\.safetensors are those of another CLIP"):
+        start(load_from=str(tmp_path / "wrong.safetensors"))
+
+
+@pytest.mark.parametrize(("frozen", "kept"), [("freeze_image", "visual."), ("freeze_text", "token_embedding")])
+def test_a_tower_that_is_frozen_learns_nothing(frozen: str, kept: str, tmp_path: Path, shards: Path) -> None:
+    folder = write_json(tmp_path / "clip" / "open_clip_config.json", CLIP).parent
+    trainee = ClipTrainee(ClipRun.model_validate(clip_config(shards, folder, **{frozen: True})), tmp_path)
+    trainee.loss("clip", a_batch()).backward()
+    learns = {name: value.grad is not None and bool(value.grad.any()) for name, value in trainee.clip.model.named_parameters()}
+    assert not any(on for name, on in learns.items() if name.startswith(kept))
+    assert any(on for name, on in learns.items() if name.startswith("visual.") != (kept == "visual."))
 
 
 def test_words_are_worn_but_never_lost() -> None:
