@@ -36,8 +36,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """Tell a parser what `export` takes."""
     parser.add_argument("--clip", type=Path, metavar="FOLDER", help="a trained CLIP")
     parser.add_argument("--prior", type=Path, metavar="FILE", help="a trained prior")
-    parser.add_argument("--base", type=Path, metavar="FILE", help="a decoder whose first unet was trained")
-    parser.add_argument("--upsampler", type=Path, metavar="FILE", help="a decoder whose second unet was trained")
+    parser.add_argument("--unets", type=Path, nargs="+", metavar="FILE", help="decoders that one unet of each was trained of, from small to large")
 
 
 def world(options: argparse.Namespace) -> str:
@@ -52,8 +51,8 @@ def export(options: argparse.Namespace) -> str:
         picturebook.export_clip(options.clip)
     if options.prior:
         picturebook.export_prior(options.prior)
-    if options.base and options.upsampler:
-        picturebook.export_decoder(options.base, options.upsampler)
+    if options.unets:
+        picturebook.export_decoder(options.unets)
     return f"{sum(path.stat().st_size for path in picturebook.MODEL.rglob('*.safetensors')) / 1e6:.1f} MB in {picturebook.MODEL}"
 
 

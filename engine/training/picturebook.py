@@ -7,16 +7,21 @@ Every line is `python -m engine.training …`; TRAIN stands for configs/training
     data runs/world runs/shards --config TRAIN.json --side 128 --shard-size 2000
     prior --config TRAIN-prior.json --out runs/prior
     decoder --config TRAIN-base.json --out runs/base
+    decoder --config TRAIN-enlarger.json --out runs/enlarger
     decoder --config TRAIN-upsampler.json --out runs/upsampler
-    export --clip TRAIN --prior runs/prior/best.safetensors --base runs/base/best.safetensors --upsampler runs/upsampler/best.safetensors
+    export --clip TRAIN --prior runs/prior/best.safetensors --unets runs/base/best.safetensors runs/enlarger/best.safetensors
+        runs/upsampler/best.safetensors
     gallery
 
-The CLIP that the second line made lies in TRAIN/ already, and its own line may be left out.
+The CLIP that the second line made lies in TRAIN/ already, and its own line may be left out. The base paints 16 px, where a network sees from
+everywhere how far the border is and soon learns where things belong; at 32 px it did not. The enlarger, 32 px, is told the embedding too; the
+upsampler, 128 px, is not. Each is trained by itself on true smaller pictures, so the unet before it in a config only says how large those are.
 """
 
 import io
 import json
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,26 +71,42 @@ def export_prior(path: Path) -> None:
     """Put a trained prior into the bundled model, in float16."""
     trained = read_checkpoint(path)
     write_half(trained.weights, MODEL / "prior.safetensors")
-    write_config("prior", trained.config)
+    write_config("prior", trained.config, MODEL)
 
 
-def export_decoder(base: Path, upsampler: Path) -> None:
-    """Put the two trained unets into the bundled model, in float16.
+def export_decoder(paths: Sequence[Path]) -> None:
+    """Put unets that were trained one by one together, from small to large, and into the bundled model, in float16.
 
     Raises:
-        Misconfigured: a file holds no such unet.
+        Misconfigured: a file is not what `decoder` writes when it trains one unet.
     """
     parts: dict[str, Tensor] = {}
-    for path, prefix in ((base, "unets.0."), (upsampler, "unets.1.")):
-        found = {key: value for key, value in read_checkpoint(path).weights.items() if key.startswith(prefix)}
-        if not found:
-            raise Misconfigured(f"{path} holds no tensor {prefix}*. Name what `decoder` wrote.")
-        parts |= found
+    trained = [read_checkpoint(path) for path in paths]
+    places = []
+    for number, (path, one) in enumerate(zip(paths, trained, strict=True)):
+        mask = (one.config or {}).get("train", {}).get("unet_training_mask", ())
+        if sum(mask) != 1:
+            raise Misconfigured(f"{path} is no run that trained one unet. Name what `decoder` wrote, one for each unet.")
+        places.append(mask.index(True))
+        prefix = f"unets.{places[-1]}."
+        parts |= {f"unets.{number}.{key.removeprefix(prefix)}": value for key, value in one.weights.items() if key.startswith(prefix)}
     write_half(parts, MODEL / "decoder.safetensors")
-    write_config("decoder", read_checkpoint(base).config)
+    write_config("decoder", {"decoder": joined([(one.config or {})["decoder"] for one in trained], places)}, MODEL)
 
 
-def write_config(part: str, config: dict[str, Any] | None, folder: Path = MODEL) -> None:
+def joined(decoders: Sequence[Mapping[str, Any]], places: Sequence[int]) -> dict[str, Any]:
+    """Describe the cascade of one unet of each config; what is said once for all unets is said by the last one."""
+
+    def own(key: str, decoder: Mapping[str, Any], place: int) -> Any:
+        value = decoder[key]
+        return value[place] if isinstance(value, list) and len(value) == len(decoder["unets"]) else value
+
+    last = decoders[-1]
+    each = {key for decoder in decoders for key, value in decoder.items() if isinstance(value, list) and len(value) == len(decoder["unets"])}
+    return {key: [own(key, *one) for one in zip(decoders, places, strict=True)] if key in each else last[key] for key in last}
+
+
+def write_config(part: str, config: dict[str, Any] | None, folder: Path) -> None:
     """Put what a checkpoint says of its network beside the weights."""
     content = {part: without_none((config or {})[part])}
     content[part].pop("clip", None)

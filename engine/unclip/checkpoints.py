@@ -77,7 +77,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise Misconfigured(f"Weights {path} cannot be read: {error.strerror}.") from None
     if complaint := no_weights(start):
         raise Misconfigured(f"Weights {path}: this file {complaint}. Restore it and start again.")
-    if start.startswith((b"PK\x03\x04", b"\x80")):
+    # A safetensors file begins with the length of its header, whose lowest byte may be the one that begins a pickle.
+    if start[8:9] != b"{" and start.startswith((b"PK\x03\x04", b"\x80")):
         return unwrap(path, read_torch(path, is_zip=start.startswith(b"PK")))
     return read_safetensors(path)
 

@@ -145,16 +145,26 @@ def test_trained_networks_are_put_into_the_model_in_half_precision(tmp_path: Pat
         and "../" not in (model / "clip" / "open_clip_config.json").read_text()
     )
     assert (model / "words.txt").read_text().split() == words()
-    decoder = {"decoder": {"unets": [], "clip": None}}
-    for index, name in enumerate(("base", "upsampler")):
-        weights = {"unets.0.w": torch.full((1,), index + 1.0), "unets.1.w": torch.full((1,), index + 3.0), "noise_schedulers.0.betas": torch.ones(1)}
-        write_networks(tmp_path, name, weights, decoder, LATEST)
-    picturebook.export_decoder(tmp_path / "base.safetensors", tmp_path / "upsampler.safetensors")
+    for index, (name, mask) in enumerate((("base", [True]), ("enlarger", [False, True]), ("upsampler", [False, True]), ("both", [True, True]))):
+        unets, sides = [{"dim": index * 10 + place} for place in range(len(mask))], [2 ** (4 + index + place) for place in range(len(mask))]
+        config = {"unets": unets, "image_sizes": sides, "predict_v": index == 0, "beta_schedule": [name] * len(mask), "timesteps": 9, "clip": None}
+        weights = {f"unets.{place}.w": torch.full((1,), index * 10.0 + place) for place in range(len(mask))} | {
+            "noise_schedulers.0.betas": torch.ones(1)
+        }
+        write_networks(tmp_path, name, weights, {"decoder": config, "train": {"unet_training_mask": mask}}, LATEST)
+    picturebook.export_decoder([tmp_path / f"{name}.safetensors" for name in ("base", "enlarger", "upsampler")])
     parts = load_file(model / "decoder.safetensors")
-    assert {key: value.item() for key, value in parts.items()} == {"unets.0.w": 1.0, "unets.1.w": 4.0}
-    assert json.loads((model / "decoder.json").read_text()) == {"decoder": {"unets": []}}
+    assert {key: value.item() for key, value in parts.items()} == {"unets.0.w": 0.0, "unets.1.w": 11.0, "unets.2.w": 21.0}
+    assert json.loads((model / "decoder.json").read_text())["decoder"] == {
+        "unets": [{"dim": 0}, {"dim": 11}, {"dim": 21}],
+        "image_sizes": [16, 64, 128],
+        "predict_v": False,
+        "beta_schedule": ["base", "enlarger", "upsampler"],
+        "timesteps": 9,
+    }
     write_networks(tmp_path, "prior", {"net.w": torch.ones(1)}, {"prior": {"net": {}, "clip": {"make": "x"}}}, LATEST)
     picturebook.export_prior(tmp_path / "prior.safetensors")
     assert json.loads((model / "prior.json").read_text()) == {"prior": {"net": {}}}
-    with pytest.raises(Misconfigured, match=r"holds no tensor unets\.0"):
-        picturebook.export_decoder(tmp_path / "prior.safetensors", tmp_path / "upsampler.safetensors")
+    for name in ("both", "prior"):
+        with pytest.raises(Misconfigured, match=f"{name}.safetensors is no run that trained one unet"):
+            picturebook.export_decoder([tmp_path / f"{name}.safetensors"])
