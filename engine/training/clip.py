@@ -2,9 +2,10 @@
 
 import json
 import math
+import re
 import shutil
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,42 +65,53 @@ class ClipTrainee:
         self.parts = {"clip": Part(self.clip, run.train.lr, run.train.wd)}
 
     def loss(self, name: str, batch: Batch) -> Tensor:
-        """Contrast pictures with captions; every equal caption counts as a match.
+        """Contrast pictures with captions; every equal caption counts as a match, and confused ones are told apart.
 
-        Source: Radford et al. 2021, arXiv:2103.00020, figure 3.
+        Source: Radford et al. 2021, arXiv:2103.00020, figure 3; hard negatives: Yuksekgonul et al. 2023, arXiv:2210.01936, section 4.
         """
         assert batch.pictures is not None
         model: Any = self.clip.model
         with torch.no_grad():
             model.logit_scale.clamp_(max=LARGEST_LOGIT_SCALE)
         rng, data = np.random.default_rng(int(torch.randint(2**31, ()))), self.run.data
-        return self.contrast(batch, [wear(text, rng, data.typo_share, data.nonsense_share) for text in batch.captions])[0]
+        texts = batch.captions + list(filter(None, (confused(text, data.confusable, rng) for text in batch.captions)))
+        return self.contrast(batch, texts, [wear(text, rng, data.typo_share, data.nonsense_share) for text in texts])[0]
 
-    def contrast(self, batch: Batch, captions: list[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the loss, the likeness of every picture to every caption, (B, B), and which are matches."""
+    def contrast(self, batch: Batch, texts: list[str], worn: list[str]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the loss, the likeness of every picture to every text, (B, T), and which are matches.
+
+        The first B texts are the captions; `worn` is how the texts are read.
+        """
         assert batch.pictures is not None
         model: Any = self.clip.model
         pictures = F.interpolate(batch.pictures, self.clip.side, mode="area") if batch.pictures.shape[-1] != self.clip.side else batch.pictures
         if self.clip.training and self.run.train.picture_noise:
             pictures = pictures + self.run.train.picture_noise * torch.randn(len(pictures), 3, 1, 1, device=pictures.device)
-        text = self.clip.embed_text(self.clip.tokenize(captions).to(pictures.device)).embed
+        text = self.clip.embed_text(self.clip.tokenize(worn).to(pictures.device)).embed
         logits = model.logit_scale.exp() * self.clip.embed_image(pictures) @ text.T
-        matches = torch.tensor([[one == other for other in batch.captions] for one in batch.captions], device=pictures.device).float()
+        matches = torch.tensor([[one == other for other in texts] for one in batch.captions], device=pictures.device).float()
         by_picture = F.cross_entropy(logits, matches / matches.sum(1, keepdim=True))
-        by_caption = F.cross_entropy(logits.T, matches.T / matches.T.sum(1, keepdim=True))
+        own = matches[:, : len(batch)].T
+        by_caption = F.cross_entropy(logits[:, : len(batch)].T, own / own.sum(1, keepdim=True))
         return (by_picture + by_caption) / 2, logits, matches
 
     def measure(self, batches: Iterator[Batch]) -> dict[str, float]:
-        """Return the loss, and how often a picture's nearest caption of a batch is its own."""
+        """Return the loss, how often a picture's nearest caption of a batch is its own, and how often it is nearer than the confused one."""
         losses, right, count = [], 0.0, 0
+        rng, nearer = np.random.default_rng(0), []
         for batch in batches:
             if len(batch) < 2:
                 continue
-            loss, logits, matches = self.contrast(batch, batch.captions)
+            others = [confused(text, self.run.data.confusable, rng) for text in batch.captions]
+            texts = batch.captions + list(filter(None, others))
+            loss, logits, matches = self.contrast(batch, texts, texts)
             losses.append(float(loss))
-            right += float(matches.gather(1, logits.argmax(1, keepdim=True)).sum())
+            right += float(matches.gather(1, logits[:, : len(batch)].argmax(1, keepdim=True)).sum())
             count += len(batch)
-        return {"loss": float(np.mean(losses)), "retrieval": right / count} if losses else {}
+            asked = [place for place, other in enumerate(others) if other]
+            nearer += [bool(logits[row, row] > logits[row, len(batch) + column]) for column, row in enumerate(asked)]
+        told_apart = {"told_apart": float(np.mean(nearer))} if nearer else {}
+        return {"loss": float(np.mean(losses)), "retrieval": right / count} | told_apart if losses else {}
 
     def show(self, batch: Batch) -> Image.Image | None:
         """There is nothing to see."""
@@ -117,6 +129,17 @@ class ClipTrainee:
                 tokenizer["bpe_path"] = Path(vocabulary).name
                 shutil.copyfile(self.folder / vocabulary, place / tokenizer["bpe_path"])
             write_whole(place / "open_clip_config.json", lambda path: path.write_text(json.dumps(config, indent=2) + "\n"))
+
+
+def confused(text: str, groups: Sequence[Sequence[str]], rng: np.random.Generator) -> str | None:
+    """Put another phrase of its group in the place of a caption's; None where it has none."""
+    for group in groups:
+        for phrase in group:
+            found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)
+            if found:
+                others = [other for other in group if other != phrase]
+                return text[: found.start()] + others[rng.integers(len(others))] + text[found.end() :]
+    return None
 
 
 def wear(text: str, rng: np.random.Generator, typo_share: float, nonsense_share: float) -> str:

@@ -7,7 +7,7 @@ import logging
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from dalle2_pytorch.train_configs import (
@@ -113,7 +113,11 @@ class PriorRun(TrainDiffusionPriorConfig):
 
 
 class ClipData(BaseModel):
-    """Shards, and how captions are worn: with misspelt words, with words that mean nothing."""
+    """Shards, and how captions are worn: with misspelt words, with words that mean nothing.
+
+    `confusable` are groups of phrases, the first one that is found counting: a caption with one of a group is told from the same caption with
+    another of it, which pictures of a batch alone seldom ask for.
+    """
 
     model_config = ConfigDict(extra="forbid")
     webdataset_base_url: str
@@ -121,6 +125,7 @@ class ClipData(BaseModel):
     splits: Splits = Splits(train=0.95, val=0.05, test=0.0)
     typo_share: float = Field(0.0, ge=0, le=1)
     nonsense_share: float = Field(0.0, ge=0, le=1)
+    confusable: list[Annotated[list[str], Field(min_length=2)]] = []
 
 
 class ClipTraining(Extras):

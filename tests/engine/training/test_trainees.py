@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from engine.errors import Misconfigured
-from engine.training.clip import ClipTrainee, misspelt, wear
+from engine.training.clip import ClipTrainee, confused, misspelt, wear
 from engine.training.configs import ClipRun, DecoderRun, read_run
 from engine.training.curves import read_figures
 from engine.training.decoder import DecoderTrainee, shrunk
@@ -164,6 +165,40 @@ def test_a_tower_that_is_frozen_learns_nothing(frozen: str, kept: str, tmp_path:
     learns = {name: value.grad is not None and bool(value.grad.any()) for name, value in trainee.clip.model.named_parameters()}
     assert not any(on for name, on in learns.items() if name.startswith(kept))
     assert any(on for name, on in learns.items() if name.startswith("visual.") != (kept == "visual."))
+
+
+PLACES = [["on the left side", "on the right side"], ["on the left", "on the right", "at the top"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        ("a cat on the left side, red", {"a cat on the right side, red"}),
+        ("a cat on the left", {"a cat on the right", "a cat at the top"}),
+        ("a cat on the lefty", {None}),
+        ("a cat", {None}),
+    ],
+)
+def test_a_caption_is_confused_with_its_like(text: str, others: set[str | None]) -> None:
+    assert {confused(text, PLACES, np.random.default_rng(seed)) for seed in range(20)} == others
+
+
+def test_confused_captions_are_told_apart(tmp_path: Path, shards: Path) -> None:
+    """Pictures are nearer to their captions than to the same ones with another place only where that is asked for."""
+    folder = write_json(tmp_path / "clip" / "open_clip_config.json", CLIP).parent
+    config = clip_config(shards, folder)
+    config["data"] |= {"typo_share": 0.0, "nonsense_share": 0.0}
+    losses = []
+    batch = replace(a_batch(), captions=["a cat on the left", "a dog on the right", "a cat", "a dog at the top"])
+    for groups in ([], PLACES):
+        config["data"]["confusable"] = groups
+        torch.manual_seed(0)
+        trainee = ClipTrainee(ClipRun.model_validate(config), tmp_path)
+        figures = trainee.measure(iter([batch]))
+        assert ("told_apart" in figures) == bool(groups)
+        torch.manual_seed(1)
+        losses.append(trainee.loss("clip", batch).item())
+    assert losses[1] > losses[0]
 
 
 def test_words_are_worn_but_never_lost() -> None:
