@@ -85,15 +85,6 @@ def split(prediction: Prediction, x_t: Tensor, alpha_bar: float, predicts: Predi
             return math.sqrt(alpha_bar) * x_t - math.sqrt(1 - alpha_bar) * prediction.value
 
 
-class Solver(StrEnum):
-    """How a walk gets from one time to the next."""
-
-    DDPM = "ddpm"
-    DDIM = "ddim"
-    DPM = "dpm++"
-    DPM_SDE = "dpm++ sde"
-
-
 @dataclass(frozen=True, slots=True)
 class Update:
     """One step of a solver: x at the target is this sum of x_t, x_0, the x_0 of the step before and fresh noise.
@@ -151,10 +142,11 @@ def ddim(eta: float) -> Rule:
     def rule(step: Step, before: Step | None) -> Update:
         if step.target == 1:
             return Update(0.0, 1.0)
-        sigma = eta * math.sqrt((1 - step.source / step.target) * (1 - step.target) / (1 - step.source)) if step.noisy else 0.0
+        sigma = eta * math.sqrt((1 - step.source / step.target) * (1 - step.target) / (1 - step.source))
         # For eta = 1 and the last steps the difference is zero but for rounding, which must not make it negative.
         of_eps = math.sqrt(max(1 - step.target - sigma**2, 0)) / math.sqrt(1 - step.alpha_bar)
-        return Update(of_eps, math.sqrt(step.target) - of_eps * math.sqrt(step.alpha_bar), of_noise=sigma, draws=sigma > 0)
+        draws = step.noisy and sigma > 0
+        return Update(of_eps, math.sqrt(step.target) - of_eps * math.sqrt(step.alpha_bar), of_noise=sigma if draws else 0.0, draws=draws)
 
     return rule
 

@@ -12,15 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.options import Solver
 from engine.unclip.clip import TextCondition
 from engine.unclip.dialects import Release
 from engine.unclip.prior import PriorNetwork
-from engine.unclip.sampling import Denoiser, Draw, Prediction, Predicts, Rule, Solver, clip, ddim, ddpm, dpm, dynamic_threshold
+from engine.unclip.sampling import Denoiser, Draw, Prediction, Predicts, Rule, clip, ddim, ddpm, dpm, dynamic_threshold
 from engine.unclip.schedule import Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
 from engine.unclip.train_config import DecoderConfig, PriorConfig
 from engine.unclip.unet import Unet, UnetCondition, resize
 
-USUAL = Solver.DPM
+USUAL = Solver.DDIM
 LOWRES_CURVE = alpha_bars("linear", 1000)
 """How noised smaller pictures are noised, whatever the unet's own schedule."""
 
@@ -30,12 +31,14 @@ def meaning(predict_x_start: bool, predict_v: bool) -> Predicts:
     return Predicts.V if predict_v else Predicts.X_0 if predict_x_start else Predicts.EPS
 
 
-def way(curve: Tensor, steps: int, solver: Solver | None, spaced: Callable[[Tensor, int], list[Step]], eta: float) -> tuple[list[Step], Rule]:
-    """Choose times and update rule; where no solver is named, DDPM when all times are asked for, else DPM-Solver++.
+def usual_solver(curve: Tensor, steps: int) -> Solver:
+    """Name the solver where nobody does: DDPM when all times of a curve are asked for."""
+    return Solver.DDPM if steps >= len(curve) else USUAL
 
-    `curve` is (T,) as `alpha_bars` gives it; `spaced` and `eta` are of DDIM.
-    """
-    match solver or (Solver.DDPM if steps >= len(curve) else USUAL):
+
+def way(curve: Tensor, steps: int, solver: Solver | None, spaced: Callable[[Tensor, int], list[Step]], eta: float) -> tuple[list[Step], Rule]:
+    """Choose times and update rule. `curve` is (T,) as `alpha_bars` gives it; `spaced` and `eta` are of DDIM."""
+    match solver or usual_solver(curve, steps):
         case Solver.DDPM:
             return every_time(curve), ddpm
         case Solver.DDIM:
