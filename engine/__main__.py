@@ -25,7 +25,7 @@ from tqdm import tqdm
 from engine import pictures
 from engine.errors import InvalidRequest, Misconfigured
 from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Progress, check_prompt
-from engine.options import Keywords, Options
+from engine.options import Keywords, Options, Solver
 from engine.uploads import LIMIT_BYTES, Framing, open_picture, read_mask
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
             command.add_argument(
                 "--guidance", type=numbers(float), help=f"how strictly to follow the prompt, 0 to {GUIDANCE_LIMIT:g}, or one per unet: 1.7,1"
             )
+        command.add_argument("--solver", type=Solver, choices=list(Solver), help="how noise becomes a sample (default: the model's)")
         if command is dream:
             command.add_argument("--repeats", type=int, default=1, help="pictures of each draw of the prior (default 1)")
         if command in (variation, inpaint, upscale):

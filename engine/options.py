@@ -3,6 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TypedDict
 
 from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, check_range
@@ -12,6 +13,15 @@ CANDIDATES_LIMIT = 32
 PRIOR_STEPS_LIMIT = 1000
 RESAMPLES_LIMIT = 20
 """Times that a step is taken when a part of a picture is repainted."""
+
+
+class Solver(StrEnum):
+    """How a walk gets from one time to the next."""
+
+    DDPM = "ddpm"
+    DDIM = "ddim"
+    DPM = "dpm++"
+    DPM_SDE = "dpm++sde"
 
 
 class Keywords(TypedDict, total=False):
@@ -27,6 +37,7 @@ class Keywords(TypedDict, total=False):
     prior_guidance: float | None
     candidates: int
     resamples: int
+    solver: Solver | None
     batch: int
 
 
@@ -37,8 +48,8 @@ class Options:
     `count` draws of the prior per prompt, or pictures per given picture, and `repeats` pictures of each. The seeds of the pictures count on
     from `seed`, which is random where none is given; the prior draws with the seed of the first picture that it serves, or with `prior_seed`
     for all. `steps` and `guidance` are the base decoder's, or lists with one value per unet. `candidates` are drawn per prior sample, and
-    CLIP keeps the nearest to the prompt. `resamples` is how often a step is taken when inpainting. At most `batch` pictures are painted at
-    once.
+    CLIP keeps the nearest to the prompt. `resamples` is how often a step is taken when inpainting; `solver` is that of all stages. At most
+    `batch` pictures are painted at once.
 
     Raises:
         InvalidRequest: a value is outside its range.
@@ -54,6 +65,7 @@ class Options:
     prior_guidance: float | None = None
     candidates: int = 1
     resamples: int = 5
+    solver: Solver | None = None
     batch: int = COUNT_LIMIT
 
     def __post_init__(self) -> None:

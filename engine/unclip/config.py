@@ -1,7 +1,8 @@
 """Which files make a model: the JSON of dalle2-laion, read strictly.
 
-Source of the format: LAION-AI/dalle2-laion, `dalle2_laion/config.py`. Two things are new here and optional: `vocabulary`, a file with the
-words that a small model knows, one per line, and the model name `local-dir:FOLDER` of open_clip, relative to the config.
+Source of the format: LAION-AI/dalle2-laion, `dalle2_laion/config.py`. Three things are new here and optional: `vocabulary`, a file with the
+words that a small model knows, one per line; `default_solver`, beside the default steps; and the model name `local-dir:FOLDER` of open_clip,
+relative to the config.
 """
 
 import json
@@ -12,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from engine.errors import Misconfigured
 from engine.files import File
+from engine.options import Solver
 
 LOCAL_CLIP = "local-dir:"
 """Before a name of open_clip's: a folder in its format."""
 Steps = Annotated[int, Field(ge=1, le=10_000)]
-"""Of a stage; as many as it was trained with are DDPM, fewer DDIM."""
+"""Of a stage; as many as it was trained with are DDPM where no solver is named."""
 Guidance = Annotated[float, Field(ge=0, le=100)]
 
 
@@ -32,12 +34,13 @@ class UnetSource(Strict):
     unet_numbers: list[int] = Field(min_length=1)
     default_sample_timesteps: list[Steps] | None = None
     default_cond_scale: list[Guidance] | None = None
+    default_solver: list[Solver] | None = None
     load_model_from: File
     load_config_from: File | None = None
 
     @model_validator(mode="after")
     def check_lengths(self) -> "UnetSource":
-        for key in ("default_sample_timesteps", "default_cond_scale"):
+        for key in ("default_sample_timesteps", "default_cond_scale", "default_solver"):
             values = getattr(self, key)
             if values is not None and len(values) != len(self.unet_numbers):
                 raise ValueError(f"{key} must hold one value per unet: {len(self.unet_numbers)}, not {len(values)}")
@@ -63,6 +66,7 @@ class PriorSource(Strict):
 
     default_sample_timesteps: Annotated[Steps, Field(ge=2)] | None = None
     default_cond_scale: Guidance | None = None
+    default_solver: Solver | None = None
     load_model_from: File
     load_config_from: File | None = None
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from engine.errors import Misconfigured
 from engine.files import File, fetch
+from engine.options import Solver
 from engine.unclip.checkpoints import read_checkpoint
 from engine.unclip.clip import Clip, load_clip
 from engine.unclip.config import LOCAL_CLIP, DecoderSources, ModelConfig, PriorSource, UnetSource, read_model_config
@@ -29,10 +30,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a stage is walked."""
+    """How a stage is walked; None is the usual solver."""
 
     steps: int
     guidance: float
+    solver: Solver | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,9 @@ class Model:
             source = config.prior
             prior = load_prior(*fetched.of(source), strict=config.strict_loading, dtype=number_format, device=home)
             prior_setting = Setting(
-                source.default_sample_timesteps or prior.steps or DEFAULT_STEPS, first_given(source.default_cond_scale, DEFAULT_GUIDANCE)
+                source.default_sample_timesteps or prior.steps or DEFAULT_STEPS,
+                first_given(source.default_cond_scale, DEFAULT_GUIDANCE),
+                source.default_solver,
             )
         stages: tuple[UnetStage, ...] = ()
         settings: tuple[Setting, ...] = ()
@@ -120,8 +124,9 @@ def load_cascade(
         decoder = load_decoder(*files.of(source), unet_numbers=numbers, strict=strict, dtype=dtype, device=home)
         nothing: list[None] = [None] * len(numbers)
         steps, guidance = source.default_sample_timesteps or nothing, source.default_cond_scale or nothing
-        for number, stage, own_steps, own_guidance in zip(numbers, decoder.stages, steps, guidance, strict=True):
-            found[number] = stage, Setting(own_steps or stage.steps or DEFAULT_STEPS, first_given(own_guidance, DEFAULT_GUIDANCE))
+        solvers = source.default_solver or nothing
+        for number, stage, own_steps, own_guidance, solver in zip(numbers, decoder.stages, steps, guidance, solvers, strict=True):
+            found[number] = stage, Setting(own_steps or stage.steps or DEFAULT_STEPS, first_given(own_guidance, DEFAULT_GUIDANCE), solver)
     ordered = [found[number] for number in sorted(found)]
     return tuple(stage for stage, _ in ordered), tuple(setting for _, setting in ordered)
 

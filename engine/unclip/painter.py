@@ -20,12 +20,12 @@ from torch import Tensor
 from engine import pictures, uploads
 from engine.errors import InvalidRequest, Misconfigured
 from engine.jobs import SEED_LIMIT, Kind, Painting, Picture, Progress, Request, check_prompt
-from engine.options import Keywords, Options, several
+from engine.options import Keywords, Options, Solver, several
 from engine.unclip.clip import TextCondition
 from engine.unclip.model import Model, Setting
 from engine.unclip.sampling import Repaint, noise_from_seeds, walk
 from engine.unclip.schedule import resampled
-from engine.unclip.stages import Prior, UnetStage
+from engine.unclip.stages import Prior, UnetStage, usual_solver
 from engine.uploads import Frame, Framing
 
 log = logging.getLogger(__name__)
@@ -358,9 +358,8 @@ class Painter:
         settings = self.settings(how)
         dreamt = [sample for sample in wanted if sample.embed is None]
         resamples = how.resamples if canvas is not None else 1
-        per_batch = sum(
-            len(stage.plan(setting.steps)[0]) * resamples for stage, setting in list(zip(self.parts.stages, settings, strict=True))[first - 1 :]
-        )
+        walked = list(zip(self.parts.stages, settings, strict=True))[first - 1 :]
+        per_batch = sum(len(stage.plan(setting.steps, setting.solver)[0]) * resamples for stage, setting in walked)
         parts = batches(wanted, how.batch)
         count = Counter(report, self.prior_steps(dreamt, how) + per_batch * len(parts))
         result = []
@@ -402,23 +401,21 @@ class Painter:
         settings = []
         for number, (stage, own) in enumerate(zip(self.parts.stages, self.parts.settings, strict=True), start=1):
             steps, guidance = how.of_unet(number)
-            settings.append(guidable(stage, Setting(own.steps if steps is None else steps, own.guidance if guidance is None else guidance)))
+            settings.append(walkable(stage, own, steps, guidance, how.solver))
         return tuple(settings)
 
     def prior_setting(self, how: Options) -> Setting:
         """Say how the prior is walked."""
         own = self.parts.prior_setting
         assert self.parts.prior is not None
-        return guidable(
-            self.parts.prior,
-            Setting(own.steps if how.prior_steps is None else how.prior_steps, own.guidance if how.prior_guidance is None else how.prior_guidance),
-        )
+        return walkable(self.parts.prior, own, how.prior_steps, how.prior_guidance, how.solver)
 
     def prior_steps(self, dreamt: Sequence[Sample], how: Options) -> int:
         """Count the prior's steps for samples, over all batches and candidates."""
         if not dreamt or self.parts.prior is None:
             return 0
-        return len(self.parts.prior.plan(self.prior_setting(how).steps)[0]) * how.candidates * len(batches(dreamt, how.batch))
+        setting = self.prior_setting(how)
+        return len(self.parts.prior.plan(setting.steps, setting.solver)[0]) * how.candidates * len(batches(dreamt, how.batch))
 
     @torch.inference_mode()
     def read(self, prompts: Sequence[str]) -> TextCondition:
@@ -446,7 +443,7 @@ class Painter:
         prior, lodging, setting = self.parts.prior, self.parts.lodging, self.prior_setting(how)
         assert prior is not None
         seeds = [sample.prior_seed for sample in batch]
-        steps, rule = prior.plan(setting.steps)
+        steps, rule = prior.plan(setting.steps, setting.solver)
         best: Tensor | None = None
         nearest = torch.full((len(batch),), -torch.inf, device=lodging.device)
         with lodging.visit(prior.net):
@@ -497,7 +494,7 @@ class Painter:
             name = "base" if number == 1 else "upsampler"
             with lodging.visit(stage.unet):
                 lowres = {} if samples is None else stage.enlarge(samples, draw)
-                steps, rule = stage.plan(setting.steps)
+                steps, rule = stage.plan(setting.steps, setting.solver)
                 samples = walk(
                     stage.denoiser(embeds, text, setting.guidance, lowres),
                     draw(),
@@ -518,15 +515,17 @@ class Painter:
     def facts(self, sample: Sample, how: Options, settings: Sequence[Setting]) -> dict[str, Any]:
         """Say how a picture was painted."""
         facts: dict[str, Any] = {"prompt": sample.prompt} if sample.prompt else {}
-        facts |= {"seed": sample.seed, "model": self.model, "steps": [one.steps for one in settings], "guidance": [one.guidance for one in settings]}
+        facts |= {"seed": sample.seed, "model": self.model}
+        facts |= {name: [getattr(one, name) for one in settings] for name in ("steps", "guidance", "solver")}
         if sample.embed is None:
             prior = self.prior_setting(how)
-            facts |= {"prior_seed": sample.prior_seed, "prior_steps": prior.steps, "prior_guidance": prior.guidance, "candidates": how.candidates}
+            facts |= {"prior_seed": sample.prior_seed, "candidates": how.candidates}
+            facts |= {f"prior_{name}": getattr(prior, name) for name in ("steps", "guidance", "solver")}
         return facts
 
     def with_receipt(self, image: Image.Image, sample: Sample, facts: dict[str, Any]) -> Picture:
         """Encode one picture with its receipt."""
-        told = {key: ", ".join(f"{one:g}" for one in value) if isinstance(value, list) else value for key, value in facts.items()}
+        told = {key: ", ".join(map(brief, value)) if isinstance(value, list) else value for key, value in facts.items()}
         return Picture(pictures.write_receipt(pictures.encode(image), told), sample.seed, image.width, image.height)
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
@@ -593,9 +592,19 @@ def batches(samples: Sequence[Sample], most: int) -> list[Sequence[Sample]]:
     return [samples[start : start + most] for start in range(0, len(samples), most)]
 
 
-def guidable(stage: Prior | UnetStage, setting: Setting) -> Setting:
-    """Turn guidance off for a network that never saw a missing condition: it has nothing to be guided away from."""
-    return setting if stage.can_be_guided else Setting(setting.steps, 1.0)
+def walkable(stage: Prior | UnetStage, own: Setting, steps: int | None, guidance: float | None, solver: Solver | None) -> Setting:
+    """Say how a stage is walked where some of it is asked for.
+
+    A network that never saw a missing condition is not guided: it has nothing to be guided away from.
+    """
+    steps = own.steps if steps is None else steps
+    guidance = own.guidance if guidance is None else guidance
+    return Setting(steps, guidance if stage.can_be_guided else 1.0, solver or own.solver or usual_solver(stage.curve, steps))
+
+
+def brief(value: float | str) -> str:
+    """Write a number or a name without zeros that say nothing."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def to_samples(images: Sequence[Image.Image]) -> Tensor:

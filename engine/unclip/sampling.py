@@ -85,29 +85,52 @@ def split(prediction: Prediction, x_t: Tensor, alpha_bar: float, predicts: Predi
             return math.sqrt(alpha_bar) * x_t - math.sqrt(1 - alpha_bar) * prediction.value
 
 
-Rule = Callable[[Tensor, Tensor, Prediction, Step, Draw], Tensor]
-"""(x_t, x_0, prediction, step, draw) -> x at the step's target."""
+@dataclass(frozen=True, slots=True)
+class Update:
+    """One step of a solver: x at the target is this sum of x_t, x_0, the x_0 of the step before and fresh noise.
+
+    `draws` says whether noise is drawn; where a network learned its variance, `log_variances` are the bounds of that of the noise.
+    """
+
+    of_x: float
+    of_x_0: float
+    of_earlier: float = 0.0
+    of_noise: float = 0.0
+    draws: bool = False
+    log_variances: tuple[float, float] | None = None
+
+    def apply(self, x: Tensor, x_0: Tensor, earlier: Tensor | None, variance_fraction: Tensor | None, draw: Draw) -> Tensor:
+        """Return x at the target."""
+        noise = draw() if self.draws else None
+        x = self.of_x * x + self.of_x_0 * x_0
+        if self.of_earlier:
+            assert earlier is not None
+            x = x + self.of_earlier * earlier
+        if noise is None or not self.of_noise:
+            return x
+        if variance_fraction is None or self.log_variances is None:
+            return x + self.of_noise * noise
+        lower, upper = self.log_variances
+        return x + (0.5 * (variance_fraction * upper + (1 - variance_fraction) * lower)).exp() * noise
 
 
-def ddpm(x_t: Tensor, x_0: Tensor, prediction: Prediction, step: Step, draw: Draw) -> Tensor:
+Rule = Callable[[Step, Step | None], Update]
+"""(step, the one before it where its x_0 still counts) -> update."""
+
+
+def ddpm(step: Step, before: Step | None) -> Update:
     """Draw from the posterior q(x_target | x_t, x_0).
 
     Source: Ho et al. 2020, arXiv:2006.11239, eq. 7; learned variance: Nichol & Dhariwal 2021, arXiv:2102.09672, eq. 15.
     """
     beta = 1 - step.source / step.target
     of_x_0 = beta * math.sqrt(step.target) / (1 - step.source)
-    of_x_t = (1 - step.target) * math.sqrt(1 - beta) / (1 - step.source)
-    x = of_x_0 * x_0 + of_x_t * x_t
+    of_x = (1 - step.target) * math.sqrt(1 - beta) / (1 - step.source)
     # Drawn even where it is not used, as the library does: equal noise must give equal pictures.
-    noise = draw()
     if not step.noisy:
-        return x
+        return Update(of_x, of_x_0, draws=True)
     log_variance = math.log(max(beta * (1 - step.target) / (1 - step.source), 1e-20))
-    if prediction.variance_fraction is None:
-        return x + math.exp(log_variance / 2) * noise
-    log_upper = math.log(beta)
-    fraction = prediction.variance_fraction
-    return x + (0.5 * (fraction * log_upper + (1 - fraction) * log_variance)).exp() * noise
+    return Update(of_x, of_x_0, of_noise=math.exp(log_variance / 2), draws=True, log_variances=(log_variance, math.log(beta)))
 
 
 def ddim(eta: float) -> Rule:
@@ -116,16 +139,43 @@ def ddim(eta: float) -> Rule:
     Source: Song et al. 2021, arXiv:2010.02502, eq. 12 and 16.
     """
 
-    def rule(x_t: Tensor, x_0: Tensor, prediction: Prediction, step: Step, draw: Draw) -> Tensor:
+    def rule(step: Step, before: Step | None) -> Update:
         if step.target == 1:
-            return x_0
-        eps = (x_t / math.sqrt(step.alpha_bar) - x_0) / math.sqrt(1 / step.alpha_bar - 1)
+            return Update(0.0, 1.0)
         sigma = eta * math.sqrt((1 - step.source / step.target) * (1 - step.target) / (1 - step.source))
         # For eta = 1 and the last steps the difference is zero but for rounding, which must not make it negative.
-        x = math.sqrt(step.target) * x_0 + math.sqrt(max(1 - step.target - sigma**2, 0)) * eps
-        return x + sigma * draw() if step.noisy and sigma > 0 else x
+        of_eps = math.sqrt(max(1 - step.target - sigma**2, 0)) / math.sqrt(1 - step.alpha_bar)
+        draws = step.noisy and sigma > 0
+        return Update(of_eps, math.sqrt(step.target) - of_eps * math.sqrt(step.alpha_bar), of_noise=sigma if draws else 0.0, draws=draws)
 
     return rule
+
+
+def dpm(eta: float) -> Rule:
+    """Return the update of DPM-Solver++(2M), deterministic for eta = 0, of its SDE for eta = 1.
+
+    It goes along the straight line through the latest two x_0, as functions of the log-SNR; where there is no x_0 before, it is DDIM.
+
+    Source: Lu et al. 2022, arXiv:2211.01095, algorithm 2 and section 6.
+    """
+
+    def rule(step: Step, before: Step | None) -> Update:
+        if step.target == 1:
+            return Update(0.0, 1.0)
+        now, after = half_log_snr(step.source), half_log_snr(step.target)
+        h = after - now
+        of_x = math.sqrt((1 - step.target) / (1 - step.source)) * math.exp(-eta * h)
+        gain = -math.sqrt(step.target) * math.expm1(-(1 + eta) * h)
+        slope = 0.0 if before is None else gain * h / (2 * (now - half_log_snr(before.source)))
+        sigma = math.sqrt(-(1 - step.target) * math.expm1(-2 * eta * h)) if step.noisy else 0.0
+        return Update(of_x, gain + slope, -slope, sigma, draws=sigma > 0)
+
+    return rule
+
+
+def half_log_snr(alpha_bar: float) -> float:
+    """Return the logarithm of signal over noise, lambda, below 1."""
+    return 0.5 * math.log(alpha_bar / (1 - alpha_bar))
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,14 +234,18 @@ def walk(
         returns  (B, ...) float, on the scale of the training data
     """
     x_0: Tensor | None = None
+    before: Step | None = None
+    earlier: Tensor | None = None
     for done, step in enumerate(steps, start=1):
         if repaint is not None:
             x = repaint.noised(x, step, draw)
         prediction = denoise(x, step.time, x_0)
         x_0 = settle(split(prediction, x, step.alpha_bar, predicts))
-        x = rule(x, x_0, prediction, step, draw)
+        x = rule(step, before).apply(x, x_0, earlier, prediction.variance_fraction, draw)
         if repaint is not None and step.again:
             x = repaint.back(x, step, draw)
+        else:
+            before, earlier = step, x_0
         on_step(done, x_0)
     return x if repaint is None else repaint.clean(x)
 

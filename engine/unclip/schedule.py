@@ -67,6 +67,10 @@ def alpha_bars(name: str, times: int) -> Tensor:
     return torch.cumprod(1 - BETAS[name](times), dim=0)
 
 
+NOISIEST = -5.1
+"""Half log-SNR at which a walk begins at the earliest. Source: Lu et al. 2022, arXiv:2206.00927, appendix D.4, for the cosine schedule."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One update of the sampler: the network is asked at `time`; the update goes from `source` to `target`.
@@ -113,6 +117,20 @@ def spaced_times_of_prior(curve: Tensor, count: int) -> list[Step]:
         Step(now, values[now], shifted[now], shifted[after] if after >= 0 else 1.0, noisy=after > 0)
         for now, after in zip(times[:-1], times[1:], strict=True)
     ]
+
+
+def even_log_snr(curve: Tensor, count: int) -> list[Step]:
+    """Visit `count` times (a few less where neighbours fall together), spaced evenly in log-SNR, and end at time 0, still a trace of noise.
+
+    Noisier times than `NOISIEST` are left out: nothing can be told there.
+
+    Source: Lu et al. 2022, arXiv:2206.00927, section 3.4 and appendix D.4.
+    """
+    values = curve.tolist()
+    log_snr = 0.5 * (curve / (1 - curve)).log()
+    wanted = torch.linspace(max(float(log_snr[-1]), NOISIEST), float(log_snr[0]), count + 1, dtype=torch.float64)
+    times = (wanted[:, None] - log_snr).abs().argmin(dim=1).unique().flip(0).tolist()
+    return [Step(now, values[now], values[now], values[after], noisy=after > 0) for now, after in zip(times[:-1], times[1:], strict=True)]
 
 
 def resampled(steps: list[Step], times: int) -> list[Step]:

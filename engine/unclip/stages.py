@@ -12,14 +12,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.options import Solver
 from engine.unclip.clip import TextCondition
 from engine.unclip.dialects import Release
 from engine.unclip.prior import PriorNetwork
-from engine.unclip.sampling import Denoiser, Draw, Prediction, Predicts, Rule, clip, ddim, ddpm, dynamic_threshold
-from engine.unclip.schedule import Step, alpha_bars, every_time, spaced_times, spaced_times_of_prior
+from engine.unclip.sampling import Denoiser, Draw, Prediction, Predicts, Rule, clip, ddim, ddpm, dpm, dynamic_threshold
+from engine.unclip.schedule import Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
 from engine.unclip.train_config import DecoderConfig, PriorConfig
 from engine.unclip.unet import Unet, UnetCondition, resize
 
+USUAL = Solver.DDIM
 LOWRES_CURVE = alpha_bars("linear", 1000)
 """How noised smaller pictures are noised, whatever the unet's own schedule."""
 
@@ -27,6 +29,24 @@ LOWRES_CURVE = alpha_bars("linear", 1000)
 def meaning(predict_x_start: bool, predict_v: bool) -> Predicts:
     """Tell what a network predicts from the library's two flags; v wins."""
     return Predicts.V if predict_v else Predicts.X_0 if predict_x_start else Predicts.EPS
+
+
+def usual_solver(curve: Tensor, steps: int) -> Solver:
+    """Name the solver where nobody does: DDPM when all times of a curve are asked for."""
+    return Solver.DDPM if steps >= len(curve) else USUAL
+
+
+def way(curve: Tensor, steps: int, solver: Solver | None, spaced: Callable[[Tensor, int], list[Step]], eta: float) -> tuple[list[Step], Rule]:
+    """Choose times and update rule. `curve` is (T,) as `alpha_bars` gives it; `spaced` and `eta` are of DDIM."""
+    match solver or usual_solver(curve, steps):
+        case Solver.DDPM:
+            return every_time(curve), ddpm
+        case Solver.DDIM:
+            return spaced(curve, min(steps, len(curve) - 1)), ddim(eta)
+        case Solver.DPM:
+            return even_log_snr(curve, steps), dpm(0.0)
+        case Solver.DPM_SDE:
+            return even_log_snr(curve, steps), dpm(1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +94,9 @@ class Prior:
             steps=config.sample_timesteps,
         )
 
-    def plan(self, steps: int) -> tuple[list[Step], Rule]:
-        """Choose times and update rule for a number of steps: DDPM when all times are asked for, else the library's DDIM."""
-        return (every_time(self.curve), ddpm) if steps >= len(self.curve) else (spaced_times_of_prior(self.curve, steps), ddim(1.0))
+    def plan(self, steps: int, solver: Solver | None = None) -> tuple[list[Step], Rule]:
+        """Choose times and update rule for a number of steps; DDIM is the library's, as noisy as DDPM."""
+        return way(self.curve, steps, solver, spaced_times_of_prior, 1.0)
 
     def denoiser(self, text: TextCondition, guidance: float) -> Denoiser:
         """Condition the network on a text, (B, D) and (B, L, W), under classifier-free guidance where `guidance` is not 1.
@@ -141,9 +161,9 @@ class UnetStage:
             steps=config.one_per_unet(config.sample_timesteps)[index],
         )
 
-    def plan(self, steps: int) -> tuple[list[Step], Rule]:
-        """Choose times and update rule for a number of steps: DDPM when all times are asked for, else the library's DDIM."""
-        return (every_time(self.curve), ddpm) if steps >= len(self.curve) else (spaced_times(self.curve, steps), ddim(self.eta))
+    def plan(self, steps: int, solver: Solver | None = None) -> tuple[list[Step], Rule]:
+        """Choose times and update rule for a number of steps; DDIM is the library's."""
+        return way(self.curve, steps, solver, spaced_times, self.eta)
 
     def enlarge(self, smaller: Tensor, draw: Draw) -> dict[str, Tensor]:
         """Make the picture of the stage before into this stage's low-resolution condition.

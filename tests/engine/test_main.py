@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from engine.__main__ import arguments
+from engine.options import Solver
 from engine.pictures import read_receipt
 
 ROOT = Path(__file__).parents[2]
@@ -99,9 +100,10 @@ def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(arguments: list[st
 
 @pytest.mark.parametrize("command", ["dream a", "variation f", "inpaint f --prompt a", "upscale f", "embed a"])
 def test_every_command_takes_the_common_options(command: str) -> None:
-    given = "--config c.json --count 2 --seed 3 --steps 5 --guidance 1.5 --prior-guidance 2 --candidates 4 --out d --json"
+    given = "--config c.json --count 2 --seed 3 --steps 5 --guidance 1.5 --prior-guidance 2 --candidates 4 --solver dpm++ --out d --json"
     options = arguments([*command.split(), *given.split()])
     assert (options.count, options.seed, options.candidates, options.config, options.out, options.json) == (2, 3, 4, Path("c.json"), Path("d"), True)
+    assert options.solver is Solver.DPM
     if command.startswith("embed"):
         # The last of two names for one thing is heard.
         assert (options.prior_steps, options.prior_guidance) == (5, 2)

@@ -30,6 +30,7 @@ EVERY_KEY: dict[str, Any] = {
                 "unet_numbers": [2, 1],
                 "default_sample_timesteps": [20, 30],
                 "default_cond_scale": [1.0, 1.7],
+                "default_solver": ["dpm++", "ddim"],
                 "load_model_from": FILE,
                 "load_config_from": FILE,
             },
@@ -51,7 +52,7 @@ def test_shipped_configs_are_valid(name: str) -> None:
     assert (config.prior is None) == (name in ("laion-variation", "laion-upsampler"))
 
 
-def test_every_key_of_dalle2_laion_is_read(tmp_path: Path) -> None:
+def test_every_key_of_dalle2_laion_is_read_and_ours(tmp_path: Path) -> None:
     (tmp_path / "c.json").write_text(json.dumps(EVERY_KEY))
     config = read_model_config(tmp_path / "c.json")
     assert config.decoder is not None and config.prior is not None and config.clip is not None
@@ -87,6 +88,12 @@ def changed(path: tuple[str | int, ...], value: object) -> dict[str, Any]:
         (("prior", "default_sample_timesteps"), 1, "prior.default_sample_timesteps: Input should be greater than or equal to 2 (got 1)"),
         (("prior", "default_cond_scale"), -1.0, "prior.default_cond_scale: Input should be greater than or equal to 0 (got -1.0)"),
         (("decoder", "unet_sources", 0, "default_sample_timesteps"), [20, 0], "timesteps.1: Input should be greater than or equal to 1"),
+        (
+            ("decoder", "unet_sources", 0, "default_solver"),
+            ["euler", "ddim"],
+            "default_solver.0: Input should be 'ddpm', 'ddim', 'dpm++' or 'dpm++sde'",
+        ),
+        (("decoder", "unet_sources", 0, "default_solver"), ["ddim"], "default_solver must hold one value per unet: 2, not 1"),
         (("devices",), 3, "devices"),
         (("strict_loading",), "maybe", "strict_loading"),
     ],

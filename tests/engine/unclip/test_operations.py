@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from engine.errors import Cancelled, InvalidRequest
 from engine.jobs import Progress
-from engine.options import Options
+from engine.options import Options, Solver
 from engine.pictures import read_receipt
 from engine.unclip import Painter
 from engine.unclip.memory import Lodging, choose_lodging
@@ -70,6 +70,15 @@ def test_a_receipt_paints_its_picture_again(painter: Painter) -> None:
         [told["prompt"]], count=1, seed=int(told["seed"]), prior_seed=int(told["prior_seed"]), steps=4, prior_steps=int(told["prior_steps"])
     )[0]
     assert np.abs(pixels(again) - pixels(third)).max() <= 1
+
+
+@pytest.mark.parametrize("solver", [Solver.DDIM, Solver.DPM, Solver.DPM_SDE])
+def test_every_solver_paints_and_is_on_the_receipt(painter: Painter, solver: Solver, cat: Painted) -> None:
+    [one] = painter.dream([CAT], count=1, seed=7, steps=12, prior_steps=12, solver=solver)
+    used = [str(solver)] * len(one.settings["steps"])
+    assert one.settings["solver"] == used and read_receipt(one.picture.png)["solver"] == ", ".join(used)
+    # The corner shows the background, whichever way led there.
+    assert np.abs(pixels(one)[:4, :4].mean((0, 1)) - pixels(cat)[:4, :4].mean((0, 1))).max() < 30
 
 
 def test_a_sample_does_not_depend_on_its_company(painter: Painter) -> None:

@@ -14,6 +14,7 @@ from dalle2_pytorch import Decoder, DiffusionPrior
 from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 from torch import Tensor
 
+from engine.options import Solver
 from engine.unclip import load_decoder, load_prior
 from engine.unclip.clip import TextCondition
 from engine.unclip.sampling import Repaint, walk
@@ -122,7 +123,7 @@ def test_the_prior_draws_what_the_library_draws(
     expected = prior.p_sample_loop((BATCH, 32), text_cond=condition, cond_scale=guidance, timesteps=steps)
 
     stage, draw = load_prior(tmp_path / "prior.pth"), Noise((BATCH, 32))
-    plan, rule = stage.plan(steps)
+    plan, rule = stage.plan(steps, Solver.DDPM if steps == TIMES else Solver.DDIM)
     with torch.no_grad():
         sample = walk(stage.denoiser(text, guidance), stage.start(draw()), plan, rule, draw, predicts=stage.predicts, settle=stage.settle)
     assert (stage.finish(sample) / stage.scale - expected).abs().max() < TOLERANCE
@@ -168,7 +169,7 @@ def test_the_unets_paint_what_the_library_paints(
 
     [stage], draw = load_decoder(tmp_path / "decoder.pth", unet_numbers=[number]).stages, Noise(shape)
     lowres = stage.enlarge(small * 2 - 1, draw) if number == 2 else {}
-    plan, rule = stage.plan(steps)
+    plan, rule = stage.plan(steps, Solver.DDPM if steps == TIMES else Solver.DDIM)
     with torch.no_grad():
         sample = walk(stage.denoiser(embed, text, guidance, lowres), draw(), plan, rule, draw, predicts=stage.predicts, settle=stage.settle)
     assert ((sample + 1) / 2 - expected).abs().max() < TOLERANCE
@@ -201,7 +202,7 @@ def test_the_unets_repaint_what_the_library_repaints(
 
     [stage], draw = load_decoder(tmp_path / "decoder.pth", unet_numbers=[number]).stages, Noise((BATCH, 3, side, side))
     lowres = stage.enlarge(small * 2 - 1, draw) if number == 2 else {}
-    plan, rule = stage.plan(steps)
+    plan, rule = stage.plan(steps, Solver.DDPM if steps == TIMES else Solver.DDIM)
     step = 16 // side
     repaint = Repaint(picture[..., ::step, ::step] * 2 - 1, keep[:, None, ::step, ::step])
     with torch.no_grad():

@@ -1,16 +1,17 @@
 """The walk against closed forms: for Gaussian data of spread s the best prediction is known, and so is where every start must end."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.unclip import sampling
 from engine.unclip.sampling import Prediction, Predicts
-from engine.unclip.schedule import BETAS, alpha_bars, every_time, spaced_times, spaced_times_of_prior
+from engine.unclip.schedule import BETAS, Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
 
 SPREAD = 0.5
 CURVE = alpha_bars("cosine", 1000)
@@ -42,11 +43,62 @@ def test_ddim_approaches_the_exact_answer(steps: int, error: float, predicts: Pr
     start = sampling.noise_from_seeds([1, 2], (3, 8, 8), CPU)().double()
     end = plan[-1].target
     expected = start * math.sqrt(end * SPREAD**2 + 1 - end) / math.sqrt(plan[0].source * SPREAD**2 + 1 - plan[0].source)
-    got = sampling.walk(exact(predicts), start, plan, lambda *a: sampling.ddim(0.0)(*a[:4], no_noise), no_noise, predicts=predicts)
+    got = sampling.walk(exact(predicts), start, plan, sampling.ddim(0.0), no_noise, predicts=predicts)
     assert ((got - expected).abs().max() / expected.abs().max()).item() < error
 
 
-@pytest.mark.parametrize(("plan", "rule"), [(every_time(CURVE), sampling.ddpm), (spaced_times(CURVE, 250), sampling.ddim(1.0))])
+def exact_end(start: Tensor, plan: list[Step]) -> Tensor:
+    """Where the probability flow of Gaussian data takes a start: its spread follows that of the noised data."""
+    first, last = (math.sqrt(level * SPREAD**2 + 1 - level) for level in (plan[0].source, plan[-1].target))
+    return start * last / first
+
+
+def largest_error(steps: int, predicts: Predicts, rule: sampling.Rule) -> float:
+    plan = even_log_snr(CURVE, steps)
+    start = sampling.noise_from_seeds([1, 2], (3, 8, 8), CPU)().double()
+    got = sampling.walk(exact(predicts), start, plan, rule, no_noise, predicts=predicts)
+    return ((got - exact_end(start, plan)).abs().max() / start.abs().max()).item()
+
+
+@pytest.mark.parametrize("predicts", Predicts)
+def test_dpm_solver_is_of_second_order(predicts: Predicts) -> None:
+    """Twice the steps, a quarter of the error; DDIM, on the same times, halves it."""
+    errors = [largest_error(steps, predicts, sampling.dpm(0.0)) for steps in (20, 40, 80)]
+    assert errors[0] / errors[1] > 3 and errors[1] / errors[2] > 3 and errors[0] < 0.01
+    ddim = [largest_error(steps, predicts, sampling.ddim(0.0)) for steps in (20, 40)]
+    assert 1.7 < ddim[0] / ddim[1] < 2.4 and ddim[0] > 3 * errors[0]
+
+
+level = st.floats(1e-4, 1 - 1e-4)
+
+
+@given(levels=st.tuples(level, level, level), predicted=st.floats(-1, 1), noise=st.floats(-3, 3), eta=st.floats(0, 1))
+@settings(max_examples=200, deadline=None)
+@pytest.mark.parametrize("solver", [sampling.ddim, sampling.dpm])
+def test_where_x_0_is_certain_every_step_is_exact(
+    solver: Callable[[float], sampling.Rule], levels: tuple[float, float, float], predicted: float, noise: float, eta: float
+) -> None:
+    """Signal and noise come to what the target asks for, whatever the share of fresh noise and of the x_0 before."""
+    first, source, target = sorted(levels)
+    assume(source - first > 1e-3 and target - source > 1e-3)
+    before, step = (Step(0, start, start, end, noisy=True) for start, end in ((first, source), (source, target)))
+    update = solver(eta)(step, before)
+    x = math.sqrt(source) * predicted + math.sqrt(1 - source) * noise
+    kept = update.of_x * x + (update.of_x_0 + update.of_earlier) * predicted - math.sqrt(target) * predicted
+    assert kept == pytest.approx(update.of_x * math.sqrt(1 - source) * noise, abs=1e-9)
+    assert update.of_x**2 * (1 - source) + update.of_noise**2 == pytest.approx(1 - target, abs=1e-9)
+    assert update.draws == (update.of_noise > 0)
+
+
+@pytest.mark.parametrize(
+    ("plan", "rule"),
+    [
+        (every_time(CURVE), sampling.ddpm),
+        (spaced_times(CURVE, 250), sampling.ddim(1.0)),
+        (even_log_snr(CURVE, 60), sampling.dpm(1.0)),
+        (even_log_snr(CURVE, 60), sampling.dpm(0.0)),
+    ],
+)
 def test_noisy_walks_end_with_the_spread_of_the_data(plan: list, rule: sampling.Rule) -> None:
     draw = sampling.noise_from_seeds(range(4), (4096,), CPU)
     got = sampling.walk(exact(Predicts.X_0), draw(), plan, rule, draw, predicts=Predicts.X_0)
@@ -84,7 +136,13 @@ def test_schedules_fall_from_nearly_clean_to_nearly_noise(name: str, times: int)
 def test_plans_go_down_without_gaps(times: int, count: int) -> None:
     curve = alpha_bars("cosine", times)
     count = min(count, times - 1)
-    for plan, last in ((every_time(curve), 1.0), (spaced_times(curve, count), float(curve[0])), (spaced_times_of_prior(curve, count + 1), 1.0)):
+    for plan, last in (
+        (every_time(curve), 1.0),
+        (spaced_times(curve, count), float(curve[0])),
+        (spaced_times_of_prior(curve, count + 1), 1.0),
+        (even_log_snr(curve, count), float(curve[0])),
+    ):
+        assert len(plan) <= max(count + 1, times if plan[-1].target == 1 else 0)
         assert plan[-1].target == last
         assert not plan[-1].noisy
         assert all(later.time < earlier.time and later.source == earlier.target for earlier, later in zip(plan, plan[1:], strict=False))
