@@ -194,7 +194,8 @@ def test_confused_captions_are_told_apart(tmp_path: Path, shards: Path) -> None:
         config["data"]["confusable"] = groups
         torch.manual_seed(0)
         trainee = ClipTrainee(ClipRun.model_validate(config), tmp_path)
-        figures = trainee.measure(iter([batch]))
+        with torch.no_grad():
+            figures = trainee.measure(iter([batch]))
         assert ("told_apart" in figures) == bool(groups)
         torch.manual_seed(1)
         losses.append(trainee.loss("clip", batch).item())
