@@ -1,4 +1,4 @@
-"""Muon: matrices learn along an orthogonal direction. A small decoder gets as far in a third of the samples that AdamW takes.
+"""Muon: matrices learn along an orthogonal direction, from fewer samples than with AdamW.
 
 Source: Jordan, "Muon: An optimizer for hidden layers in neural networks" (2024); the scale that makes its rates those of AdamW is of "Muon is
 Scalable for LLM Training" (2025, arXiv 2502.16982).

@@ -13,9 +13,10 @@ Every line is `python -m engine.training …`; TRAIN stands for configs/training
         runs/upsampler/best.safetensors
     gallery
 
-The CLIP that the second line made lies in TRAIN/ already, and its own line may be left out. The base paints 16 px, where a network sees from
-everywhere how far the border is and soon learns where things belong; at 32 px it did not. The enlarger, 32 px, is told the embedding too; the
-upsampler, 128 px, is not. Each is trained by itself on true smaller pictures, so the unet before it in a config only says how large those are.
+The CLIP that the second line made lies in TRAIN/ already, and its own line may be left out. It is told confusable captions, since a batch seldom
+holds two pictures that differ only in where things are: without them its embeddings said nothing of places, and no decoder could learn any. The
+base paints 16 px; the enlarger, 32 px, is told the embedding too; the upsampler, 128 px, is not. Each is trained by itself on true smaller
+pictures, so the unet before it in a config only says how large those are.
 """
 
 import io
