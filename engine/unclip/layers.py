@@ -78,6 +78,10 @@ def sinusoids(times: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
+Rotation = tuple[Tensor, Tensor]
+KeysAndValues = tuple[Tensor, Tensor]
+
+
 class MultiQueryAttention(nn.Module):
     """Self-attention whose heads share one key and one value per token, and one null token beside all others.
 
@@ -96,27 +100,41 @@ class MultiQueryAttention(nn.Module):
         # From 1.4.3 on the scale is applied twice where directions are not compared.
         self.scale = 16.0 if self.is_cosine else dim_head**-1.0 if dialect.cosine_attention else dim_head**-0.5
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Attend from every token to every token.
+    def forward(self, x: Tensor, mask: Tensor | None = None, rotation: Rotation | None = None, past: KeysAndValues | None = None) -> Tensor:
+        """Attend from every token to every token, and to those of `past`, which stand before them.
 
         Shapes:
             x         (B, N, D) float
-            mask      (1 or B, E, N, N + 1) float, added to the logits; the null token comes first
+            mask      (1 or B, E, N, M) float, added to the logits; the null token comes first
             rotation  cosines and sines, (N, R) float each, R ≤ K even
+            past      what `look` returned for the tokens before
             returns   (B, N, D) float
         """
         x = self.norm(x)
         q = self.to_q(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        k, v = self.to_kv(x).chunk(2, dim=-1)
         if rotation is not None:
-            q, k = rotate(q, rotation), rotate(k, rotation)
-        null_k, null_v = (null.expand(len(x), 1, -1) for null in self.null_kv)
-        k, v = torch.cat([null_k, k], dim=1), torch.cat([null_v, v], dim=1)
+            q = rotate(q, rotation)
         if self.is_cosine:
-            q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
-        k, v = (t[:, None].expand(-1, self.heads, -1, -1) for t in (k, v))
+            q = F.normalize(q, dim=-1)
+        k, v = (t[:, None].expand(-1, self.heads, -1, -1) for t in self.keys_and_values(x, rotation, past))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
         return self.to_out(out.transpose(1, 2).flatten(2))
+
+    def look(self, x: Tensor, rotation: Rotation | None = None) -> KeysAndValues:
+        """Return what later tokens see of these: keys and values, (B, N + 1, K) each, the null token's first."""
+        return self.keys_and_values(self.norm(x), rotation, None)
+
+    def keys_and_values(self, x: Tensor, rotation: Rotation | None, past: KeysAndValues | None) -> KeysAndValues:
+        """Return keys and values, (B, M, K) each, of tokens that are normed already, after those of `past` or the null token's."""
+        k, v = self.to_kv(x).chunk(2, dim=-1)
+        if rotation is not None:
+            k = rotate(k, rotation)
+        past_k, past_v = self.null_kv[:, None, None] if past is None else past
+        if past is None and self.is_cosine:
+            past_k = F.normalize(past_k, dim=-1)
+        if self.is_cosine:
+            k = F.normalize(k, dim=-1)
+        return torch.cat([past_k.expand(len(x), -1, -1), k], dim=1), torch.cat([past_v.expand(len(x), -1, -1), v], dim=1)
 
 
 def rotate(x: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.unclip.dialects import LATEST, Dialect, Padding
-from engine.unclip.layers import LayerNorm, MultiQueryAttention, sinusoids
+from engine.unclip.layers import KeysAndValues, LayerNorm, MultiQueryAttention, Rotation, sinusoids
 
 BUCKETS, FARTHEST = 32, 128
 """Relative positions up to half of the buckets have their own bias; farther ones share, up to FARTHEST and beyond."""
@@ -25,14 +25,14 @@ DROPS_IMAGE = (Padding.LEARNED_TEXT, Padding.LEARNED_ALL)
 
 @dataclass(frozen=True, slots=True)
 class PriorCondition:
-    """What stays the same over all steps of one prompt.
+    """What stays the same over all steps of one prompt: the text comes first and sees nothing of what comes later, so each layer reads it once.
 
     Shapes:
-        text  (B, L + text embeds, D) float
-        mask  (1 or B, E, N, N + 1) float, added to the logits
+        past  of each layer keys and values of null token and text, (1 or B, 1 + L + text embeds, K) float each
+        mask  (1 or B, E, N - L - text embeds, N + 1) float, added to the logits of the tokens after the text
     """
 
-    text: Tensor
+    past: list[KeysAndValues]
     mask: Tensor
     keeps_image: bool
 
@@ -135,13 +135,35 @@ class CausalTransformer(nn.Module):
         hidden = later if keep is None else later | ~F.pad(keep, (1, 0), value=True)[:, None, None, :]
         return bias.expand(1, -1, -1, -1).masked_fill(hidden, -torch.inf)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = self.init_norm(x)
+    def rotation(self, first: int, last: int) -> Rotation | None:
+        """Return the rotations of the places from `first` to before `last`."""
         layers: Any = self.layers
         rotary = getattr(layers[0][0], "rotary_emb", None)
-        rotation = None if rotary is None else rotary(x.shape[1])
+        if rotary is None:
+            return None
+        cos, sin = rotary(last)
+        return cos[first:], sin[first:]
+
+    def read(self, x: Tensor, mask: Tensor) -> list[KeysAndValues]:
+        """Return what tokens after these will see of them in each layer; `mask` is these tokens' own, (1 or B, E, N, N + 1)."""
+        x = self.init_norm(x)
+        layers: Any = self.layers
+        rotation, past = self.rotation(0, x.shape[1]), []
         for attention, gated in layers:
-            x = attention(x, mask, rotation) + x
+            past.append(attention.look(x, rotation))
+            if len(past) < len(layers):
+                x = attention(x, mask, rotation) + x
+                x = gated(x) + x
+        return past
+
+    def forward(self, x: Tensor, mask: Tensor, past: list[KeysAndValues]) -> Tensor:
+        """Answer tokens that come after those of `past`."""
+        x = self.init_norm(x)
+        layers: Any = self.layers
+        before = past[0][0].shape[1] - 1
+        rotation = self.rotation(before, before + x.shape[1])
+        for (attention, gated), seen in zip(layers, past, strict=True):
+            x = attention(x, mask, rotation, seen) + x
             x = gated(x) + x
         return self.project_out(self.norm(x))
 
@@ -221,6 +243,11 @@ class PriorNetwork(nn.Module):
         """Whether learned tokens stand where text is missing."""
         return self.padding in (Padding.LEARNED, Padding.LEARNED_TEXT, Padding.LEARNED_ALL)
 
+    @property
+    def null_is_constant(self) -> bool:
+        """Whether the unconditional answer depends on the time only."""
+        return self.padding is Padding.LEARNED_ALL and not self.self_cond
+
     def condition(
         self, text_embed: Tensor, text_encodings: Tensor | None, mask: Tensor | None = None, *, drop_text: bool = False, drop_image: bool = False
     ) -> PriorCondition:
@@ -247,7 +274,9 @@ class PriorNetwork(nn.Module):
         if keep is not None:
             keep = F.pad(keep, (0, count - keep.shape[1]), value=True)
         keeps_image = not drop_image or self.padding not in DROPS_IMAGE
-        return PriorCondition(text, self.causal_transformer.mask(count, keep).to(text.dtype), keeps_image)
+        mask, first = self.causal_transformer.mask(count, keep).to(text.dtype), text.shape[1]
+        past = self.causal_transformer.read(text, mask[:, :, :first, : first + 1])
+        return PriorCondition(past, mask[:, :, first:], keeps_image)
 
     def padded(self, encodings: Tensor, *, everything: bool) -> Tensor:
         """Cut or extend (B, L, D) to the prior's length, with learned tokens in the place of zeros, or of all."""
@@ -289,8 +318,8 @@ class PriorNetwork(nn.Module):
         if self.self_cond:
             before = torch.zeros_like(image_embed)[:, None] if self_cond is None or not self.reads_self_condition else self_cond.reshape(batch, 1, -1)
             last = [before, *last] if self.query_last else [image, before]
-        tokens = torch.cat([condition.text, time, image, *last], dim=1)
-        return self.causal_transformer(tokens, condition.mask)[:, -1]
+        tokens = torch.cat([time, image, *last], dim=1)
+        return self.causal_transformer(tokens, condition.mask, condition.past)[:, -1]
 
     def forward(
         self,

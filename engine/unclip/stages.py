@@ -6,7 +6,7 @@ Dimensions: B batch, C channels, H = W = side of a stage in pixels, D embedding 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +51,8 @@ def way(curve: Tensor, steps: int, solver: Solver | None, spaced: Callable[[Tens
 
 @dataclass(frozen=True, slots=True)
 class Prior:
-    """The prior, ready to walk. `scale` is what unit embeddings are multiplied by to suit the diffusion; `steps` the config's, if it says.
+    """The prior, ready to walk. `scale` is what unit embeddings are multiplied by to suit the diffusion; `steps` the config's, if it says; `nulls`
+    the answers to nothing, by time, as they were needed.
 
     `curve` is (T,) float64, the signal variance left at each training time.
     """
@@ -67,6 +68,7 @@ class Prior:
     with_encodings: bool
     can_be_guided: bool
     steps: int | None
+    nulls: dict[int, Tensor] = field(default_factory=dict)
 
     @classmethod
     def of(cls, net: PriorNetwork, release: Release, config: PriorConfig, curve: Tensor) -> "Prior":
@@ -107,16 +109,28 @@ class Prior:
         encodings, mask = None, None
         if self.with_encodings:
             encodings, mask = text.encodings.to(dtype), (text.encodings != 0).any(dim=-1)
-        drops = (False,) if guidance == 1 else (False, True)
-        conditions = [self.net.condition(text.embed.to(dtype), encodings, mask, drop_text=drop, drop_image=drop) for drop in drops]
+        embed = text.embed.to(dtype)
+        drops = (False,) if guidance == 1 or self.net.null_is_constant else (False, True)
+        conditions = [self.net.condition(embed, encodings, mask, drop_text=drop, drop_image=drop) for drop in drops]
 
         def denoise(x_t: Tensor, time: int, x_0: Tensor | None) -> Prediction:
             times = torch.full((len(x_t),), time, device=x_t.device)
             self_cond = x_0.to(dtype) if self.net.self_cond and x_0 is not None else None
             answer, *null = (self.net.predict(x_t.to(dtype), times, condition, self_cond).float() for condition in conditions)
-            return Prediction(null[0] + (answer - null[0]) * guidance if null else answer)
+            if guidance == 1:
+                return Prediction(answer)
+            nothing = null[0] if null else self.null_answer(time, embed)
+            return Prediction(nothing + (answer - nothing) * guidance)
 
         return denoise
+
+    def null_answer(self, time: int, embed: Tensor) -> Tensor:
+        """Return what a network answers at a time that is told nothing, (1, D) float: asked once, whoever dreams; `embed` says where and in what."""
+        if time not in self.nulls:
+            condition = self.net.condition(embed[:1], None, drop_text=True, drop_image=True)
+            times = torch.full((1,), time, device=embed.device)
+            self.nulls[time] = self.net.predict(torch.zeros_like(embed[:1]), times, condition).float()
+        return self.nulls[time]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import torch
 from dalle2_pytorch import Decoder, DiffusionPrior
 from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from engine.options import Solver
 from engine.unclip import load_decoder, load_prior
@@ -218,3 +219,23 @@ def test_the_unets_repaint_what_the_library_repaints(
         )
     assert ((sample + 1) / 2 - expected).abs().max() < TOLERANCE
     assert expected.std() > 0.05
+
+
+def flops_of(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        work()
+    return counter.get_total_flops()
+
+
+def test_a_step_of_the_prior_works_on_the_last_tokens_only_and_guidance_is_free(tmp_path: Path) -> None:
+    random_prior({**PRIOR, "net": {**PRIOR["net"], "max_text_len": 60}}, tmp_path / "prior.pth")
+    stage, x = load_prior(tmp_path / "prior.pth"), torch.randn(BATCH, 32)
+    text = TextCondition(torch.nn.functional.normalize(torch.randn(BATCH, 32), dim=-1), torch.randn(BATCH, 60, 32))
+    plain, guided = stage.denoiser(text, 1.0), stage.denoiser(text, 2.0)
+    step = flops_of(lambda: plain(x, 3, None))
+    net = stage.net
+    whole = flops_of(lambda: net(x, torch.full((BATCH,), 3), text_embed=text.embed, text_encodings=text.encodings))
+    # Three tokens of 64, and their attention to all.
+    assert step < whole / 10
+    first = flops_of(lambda: guided(x, 3, None))
+    assert step < first < 2 * step and flops_of(lambda: guided(x, 3, None)) == step
