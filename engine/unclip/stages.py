@@ -15,7 +15,7 @@ from torch import Tensor
 from engine.options import Solver
 from engine.unclip.clip import TextCondition
 from engine.unclip.dialects import Release
-from engine.unclip.prior import PriorNetwork
+from engine.unclip.prior import PriorCondition, PriorNetwork
 from engine.unclip.sampling import Denoiser, Draw, Prediction, Predicts, Rule, clip, ddim, ddpm, dpm, dynamic_threshold
 from engine.unclip.schedule import Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
 from engine.unclip.train_config import DecoderConfig, PriorConfig
@@ -49,10 +49,18 @@ def way(curve: Tensor, steps: int, solver: Solver | None, spaced: Callable[[Tens
             return even_log_snr(curve, steps), dpm(1.0)
 
 
+@dataclass(slots=True)
+class Nulls:
+    """What a prior answers that is told nothing, (1, D) float by time, as far as it was needed."""
+
+    condition: PriorCondition | None = None
+    answers: dict[int, Tensor] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Prior:
     """The prior, ready to walk. `scale` is what unit embeddings are multiplied by to suit the diffusion; `steps` the config's, if it says; `nulls`
-    the answers to nothing, by time, as they were needed.
+    what it answers to nothing.
 
     `curve` is (T,) float64, the signal variance left at each training time.
     """
@@ -68,7 +76,7 @@ class Prior:
     with_encodings: bool
     can_be_guided: bool
     steps: int | None
-    nulls: dict[int, Tensor] = field(default_factory=dict)
+    nulls: Nulls = field(default_factory=Nulls)
 
     @classmethod
     def of(cls, net: PriorNetwork, release: Release, config: PriorConfig, curve: Tensor) -> "Prior":
@@ -126,11 +134,13 @@ class Prior:
 
     def null_answer(self, time: int, embed: Tensor) -> Tensor:
         """Return what a network answers at a time that is told nothing, (1, D) float: asked once, whoever dreams; `embed` says where and in what."""
-        if time not in self.nulls:
-            condition = self.net.condition(embed[:1], None, drop_text=True, drop_image=True)
+        nulls = self.nulls
+        if nulls.condition is None:
+            nulls.condition = self.net.condition(embed[:1], None, drop_text=True, drop_image=True)
+        if time not in nulls.answers:
             times = torch.full((1,), time, device=embed.device)
-            self.nulls[time] = self.net.predict(torch.zeros_like(embed[:1]), times, condition).float()
-        return self.nulls[time]
+            nulls.answers[time] = self.net.predict(torch.zeros_like(embed[:1]), times, nulls.condition).float()
+        return nulls.answers[time]
 
 
 @dataclass(frozen=True, slots=True)
