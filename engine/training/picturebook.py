@@ -13,7 +13,7 @@ Every line is `python -m engine.training …`; TRAIN stands for configs/training
         runs/upsampler/best.safetensors
     gallery
 
-The CLIP that the second line made lies in TRAIN/ already, and its own line may be left out. It is told confusable captions, since a batch seldom
+What the lines for CLIP and upsampler made lies in TRAIN/ already (the upsampler in float16), and they may be left out. CLIP is told confusable captions, since a batch seldom
 holds two pictures that differ only in where things are: without them its embeddings said nothing of places, and no decoder could learn any. The
 base paints 16 px; the enlarger, 32 px, is told the embedding too; the upsampler, 128 px, is not. Each is trained by itself on true smaller
 pictures, so the unet before it in a config only says how large those are.
