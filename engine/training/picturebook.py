@@ -13,10 +13,10 @@ Every line is `python -m engine.training …`; TRAIN stands for configs/training
         runs/upsampler/best.safetensors
     gallery
 
-What the lines for CLIP and upsampler made lies in TRAIN/ already (the upsampler in float16), and they may be left out. CLIP is told confusable captions, since a batch seldom
-holds two pictures that differ only in where things are: without them its embeddings said nothing of places, and no decoder could learn any. The
-base paints 16 px; the enlarger, 32 px, is told the embedding too; the upsampler, 128 px, is not. Each is trained by itself on true smaller
-pictures, so the unet before it in a config only says how large those are.
+What the lines for CLIP and upsampler made lies in TRAIN/ already (the upsampler in float16), and they may be left out. CLIP is told confusable
+captions, since a batch seldom holds two pictures that differ only in where things are: without them its embeddings said nothing of places, and no
+decoder could learn any. The base paints 16 px; the enlarger, 32 px, is told the embedding too; the upsampler, 128 px, is not. Each is trained by
+itself on true smaller pictures, so the unet before it in a config only says how large those are.
 """
 
 import io
