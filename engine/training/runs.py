@@ -132,8 +132,6 @@ def train_decoder(
         prepare=preparation(data.preprocessing),
     )
     source = Source(shards, embeddings, wanted, (data.splits.train, data.splits.val), most=run.train.validation_samples)
-    is_new = run.train.load_from is None and not (out / STATE).exists()
-    # Where no sample can be used, the loop says so.
-    if trainee.needs_embeds and is_new and (embeds := source.embeds(seed_of(run), HEARD)):
-        trainee.hear(torch.stack(embeds))
+    if trainee.needs_embeds and run.train.load_from is None and not (out / STATE).exists():
+        trainee.hear(source.embeds(seed_of(run), HEARD))
     return go(trainee, source, run, out, accelerator)
