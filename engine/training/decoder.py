@@ -13,7 +13,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from engine.errors import Misconfigured
 from engine.training.configs import DecoderRun
-from engine.training.library import build_decoder, hear_embeddings
+from engine.training.library import build_decoder
 from engine.training.loop import Part
 from engine.training.saving import write_networks
 from engine.training.sheets import sheet_of
@@ -62,12 +62,6 @@ class DecoderTrainee:
     def needs_embeds(self) -> bool:
         """Whether a unet that is trained is told embeddings."""
         return any(part.module.cond_on_image_embeds for part in self.parts.values())
-
-    def hear(self, embeds: Tensor) -> None:
-        """Fit unets that begin anew to embeddings like those that they will be told, (N, D)."""
-        for part in self.parts.values():
-            if part.module.cond_on_image_embeds:
-                hear_embeddings(part.module, embeds)
 
     @property
     def needs_captions(self) -> bool:

@@ -11,10 +11,6 @@ from dalle2_pytorch import Decoder, DiffusionPrior
 from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 from torch import Tensor, nn
 
-SAMPLES_PER_DIRECTION = 4
-"""Embeddings per direction that it takes at least to tell how far they spread."""
-LEAST_SPREAD = 0.01
-"""Of the widest direction's: what spreads less is no louder than this."""
 USUAL_TEXT_LENGTH = 256
 """Of the library's prior network."""
 DERIVED = ("noise_schedulers.", "noise_scheduler.", "lowres_conds.", "vaes.", "_dummy")
@@ -34,27 +30,17 @@ def keep_times_exact(unet: nn.Module) -> None:
     unet.get_submodule("init_conv").register_forward_hook(to_float)
 
 
-def hear_embeddings(unet: nn.Module, embeds: Tensor) -> None:
-    """Let a new unet hear picture embeddings, (N, D) of unit length, in all of their directions from the start.
+def hear_embeddings(unet: nn.Module) -> None:
+    """Let a new unet hear picture embeddings from the start.
 
-    Layers are initialised for inputs that vary by about 1 in every direction; embeddings vary by 1 / sqrt(D) on average, much in a few directions,
-    such as backgrounds, and ten or a hundred times less in others, such as what is in front of them. What whitens them goes into the weights.
-
-    Source: LeCun et al. 1998, "Efficient BackProp", section 4.3.
+    They have unit length, so each of their D numbers is about 1 / sqrt(D), and layers initialised for numbers of about 1 hardly notice them.
     """
-    embeds = embeds.float()
-    mean, gain = embeds.mean(dim=0), torch.eye(embeds.shape[1]) * math.sqrt(embeds.shape[1])
-    if len(embeds) >= SAMPLES_PER_DIRECTION * embeds.shape[1]:
-        _, values, directions = torch.linalg.svd(embeds - mean, full_matrices=False)
-        spread = values / math.sqrt(len(embeds) - 1)
-        gain = directions.T @ (directions / spread.clamp(min=LEAST_SPREAD * float(spread[0]))[:, None])
     for name in ("image_to_tokens", "to_image_hiddens"):
         layers = getattr(unet, name, None)
         for layer in layers if isinstance(layers, nn.Sequential) else ():
             if isinstance(layer, nn.Linear):
                 with torch.no_grad():
-                    layer.weight.copy_(layer.weight @ gain)
-                    layer.bias.sub_(layer.weight @ mean)
+                    layer.weight.mul_(math.sqrt(layer.in_features))
 
 
 def build_prior(config: dict[str, Any]) -> DiffusionPrior:
@@ -71,4 +57,5 @@ def build_decoder(config: dict[str, Any]) -> Decoder:
     decoder = DecoderConfig(**{**config, "clip": None}).create()
     for unet in decoder.unets:
         keep_times_exact(unet)
+        hear_embeddings(unet)
     return decoder

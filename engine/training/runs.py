@@ -11,14 +11,12 @@ from engine.errors import Misconfigured
 from engine.training.clip import ClipTrainee
 from engine.training.configs import ClipRun, DecoderRun, PriorRun, Run, course_of, local_shards, preparation, read_run, seed_of
 from engine.training.decoder import DecoderTrainee
-from engine.training.loop import STATE, Loop, Trainee, make_accelerator, seed_everything
+from engine.training.loop import Loop, Trainee, make_accelerator, seed_everything
 from engine.training.prior import PriorTrainee
 from engine.training.source import Retrieval, Source, Wanted
 from engine.unclip.clip import Clip, load_clip
 from engine.unclip.config import ClipSource, read_model_config
 
-HEARD = 4_096
-"""Embeddings that a new decoder is fitted to."""
 VALIDATED = 10_000
 """Samples at most that a prior is validated with."""
 NOT_OF_THE_RUN = ("steps", "patience", "save_every_seconds", "save_every_steps")
@@ -132,6 +130,4 @@ def train_decoder(
         prepare=preparation(data.preprocessing),
     )
     source = Source(shards, embeddings, wanted, (data.splits.train, data.splits.val), most=run.train.validation_samples)
-    if trainee.needs_embeds and run.train.load_from is None and not (out / STATE).exists():
-        trainee.hear(source.embeds(seed_of(run), HEARD))
     return go(trainee, source, run, out, accelerator)

@@ -112,11 +112,6 @@ class Source:
             **options,
         )
 
-    def embeds(self, seed: int, most: int) -> Tensor:
-        """Return the embeddings of the first samples to train on in the order of a seed, (N, D), at most so many."""
-        found = [sample.embed for sample in itertools.islice(self.samples(self.is_training, seed=seed), most) if sample.embed is not None]
-        return torch.stack(found)
-
     def count(self) -> int:
         """Return how many samples there are to train on, about."""
         whole = self.samples(self.is_training)
