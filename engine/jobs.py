@@ -4,6 +4,7 @@ Nothing here knows discord.py or torch. Requests are frozen: asking again gives 
 """
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -23,6 +24,11 @@ UPLOAD_LIMIT = 10 * 1024 * 1024
 """Bytes of a file that Discord takes everywhere, whatever boosts a server has."""
 GUIDANCE_LIMIT = 20.0
 """Classifier-free guidance of the base decoder; 1 means off."""
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text as vocabularies hold them: letters only, small."""
+    return re.findall(r"[^\W\d_]+", text.lower())
 
 
 def check_prompt(prompt: str) -> None:

@@ -19,10 +19,12 @@ from PIL import Image
 
 from engine.errors import Misconfigured
 from engine.files import fetch
+from engine.jobs import words_of
 from engine.training import runs
 from engine.training.configs import DecoderRun, PriorRun
 from engine.training.data.embed import Eye
 from engine.training.data.shards import EYEFUL
+from engine.training.data.sources import digest
 from engine.training.data.tars import MANIFEST, caption_of, find_shards, picture_of, read_tar
 from engine.training.data.writing import jpeg, npy, write_plain
 from engine.training.picturebook import MODEL, write_config, write_half
@@ -30,7 +32,6 @@ from engine.training.world import draw_world
 from engine.unclip.checkpoints import read_checkpoint
 from engine.unclip.config import LOCAL_CLIP, ModelConfig, PriorSource, UnetSource, read_json, read_model_config
 from engine.unclip.loading import config_of
-from engine.unclip.painter import words_of
 
 log = logging.getLogger(__name__)
 
@@ -173,9 +174,9 @@ def mix(shards: Path, rehearsal: Path | None, model: Path, eye: Eye, folder: Pat
         Misconfigured: there is no new sample, or the folder holds a mixture of others.
     """
     done, new = folder / "done", list(files_of(shards))
-    of = hashlib.sha256(b"".join(data for files in new for data in files.values()) + str(rehearsal).encode()).hexdigest()
+    made_of = digest([str(rehearsal), *(hashlib.sha256(data).hexdigest() for files in new for data in files.values())])
     if done.exists():
-        if done.read_text() != of:
+        if done.read_text() != made_of:
             raise Misconfigured(f"{folder.parent} holds a run with other samples. Name another folder with --run, or delete this one.")
         return folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -193,7 +194,7 @@ def mix(shards: Path, rehearsal: Path | None, model: Path, eye: Eye, folder: Pat
     np.random.default_rng(0).shuffle(samples)
     write_plain(folder, samples, SHARD_SIZE)
     log.info("%d new samples, each %d times, among %d old ones", len(new), repeats, len(old))
-    done.write_text(of)
+    done.write_text(made_of)
     return folder
 
 

@@ -82,17 +82,19 @@ def export_decoder(paths: Sequence[Path]) -> None:
         Misconfigured: a file is not what `decoder` writes when it trains one unet.
     """
     parts: dict[str, Tensor] = {}
-    trained = [read_checkpoint(path) for path in paths]
-    places = []
-    for number, (path, one) in enumerate(zip(paths, trained, strict=True)):
-        mask = (one.config or {}).get("train", {}).get("unet_training_mask", ())
+    decoders, places = [], []
+    for number, path in enumerate(paths):
+        trained = read_checkpoint(path)
+        config = trained.config or {}
+        mask = config.get("train", {}).get("unet_training_mask", ())
         if sum(mask) != 1:
             raise Misconfigured(f"{path} is no run that trained one unet. Name what `decoder` wrote, one for each unet.")
+        decoders.append(config["decoder"])
         places.append(mask.index(True))
         prefix = f"unets.{places[-1]}."
-        parts |= {f"unets.{number}.{key.removeprefix(prefix)}": value for key, value in one.weights.items() if key.startswith(prefix)}
+        parts |= {f"unets.{number}.{key.removeprefix(prefix)}": value for key, value in trained.weights.items() if key.startswith(prefix)}
     write_half(parts, MODEL / "decoder.safetensors")
-    write_config("decoder", {"decoder": joined([(one.config or {})["decoder"] for one in trained], places)}, MODEL)
+    write_config("decoder", {"decoder": joined(decoders, places)}, MODEL)
 
 
 def joined(decoders: Sequence[Mapping[str, Any]], places: Sequence[int]) -> dict[str, Any]:

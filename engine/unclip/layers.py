@@ -130,10 +130,9 @@ class MultiQueryAttention(nn.Module):
         if rotation is not None:
             k = rotate(k, rotation)
         past_k, past_v = self.null_kv[:, None, None] if past is None else past
-        if past is None and self.is_cosine:
-            past_k = F.normalize(past_k, dim=-1)
         if self.is_cosine:
             k = F.normalize(k, dim=-1)
+            past_k = F.normalize(past_k, dim=-1) if past is None else past_k
         return torch.cat([past_k.expand(len(x), -1, -1), k], dim=1), torch.cat([past_v.expand(len(x), -1, -1), v], dim=1)
 
 

@@ -3,7 +3,6 @@
 import io
 import itertools
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from engine import pictures, uploads
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import SEED_LIMIT, Kind, Painting, Picture, Progress, Request, check_prompt
+from engine.jobs import SEED_LIMIT, Kind, Painting, Picture, Progress, Request, check_prompt, words_of
 from engine.options import Keywords, Options, Solver, several
 from engine.unclip.clip import TextCondition
 from engine.unclip.model import Model, Setting
@@ -533,11 +532,6 @@ class Painter:
         if not self.known_words:
             return ()
         return tuple(dict.fromkeys(word for word in words_of(prompt) if word not in self.known_words))
-
-
-def words_of(text: str) -> list[str]:
-    """Return the words of a text as vocabularies hold them."""
-    return re.findall(r"[^\W\d_]+", text.lower())
 
 
 class Counter:

@@ -22,6 +22,7 @@ from engine.unclip.train_config import DecoderConfig, PriorConfig
 from engine.unclip.unet import Unet, UnetCondition, resize
 
 USUAL = Solver.DDIM
+"""The library's, where not all times are visited."""
 LOWRES_CURVE = alpha_bars("linear", 1000)
 """How noised smaller pictures are noised, whatever the unet's own schedule."""
 

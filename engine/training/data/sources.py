@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.errors import Misconfigured
+from engine.jobs import words_of
 from engine.training.data.tally import Reason
 from engine.training.data.tars import caption_of, clean, expected_count, find_shards, picture_of, read_tar
 from engine.uploads import LIMIT_BYTES
@@ -233,7 +234,7 @@ def caption_of_name(stem: str) -> str:
     without_counter = COUNTER.sub("", words)
     while without_counter != words:
         words, without_counter = without_counter, COUNTER.sub("", without_counter)
-    says_something = any(letter.isalpha() for letter in words) and not set(re.findall(r"[^\W\d_]+", words.lower())) <= NO_WORDS
+    says_something = any(letter.isalpha() for letter in words) and not set(words_of(words)) <= NO_WORDS
     return words if says_something else ""
 
 
