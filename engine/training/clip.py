@@ -13,13 +13,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.errors import Misconfigured
 from engine.training.configs import ClipRun
 from engine.training.loop import Part
-from engine.training.saving import write_whole
+from engine.training.saving import write_tensors, write_whole
 from engine.training.source import Batch
 from engine.unclip.clip import OpenClip, filled_from, from_folder, load_clip
 from engine.unclip.config import LOCAL_CLIP, read_json
@@ -120,8 +119,7 @@ class ClipTrainee:
     def write(self, folder: Path, name: str) -> None:
         """Write a folder in open_clip's format, which `local-dir:` names."""
         place = folder / name
-        weights = {key: value.detach().cpu().contiguous() for key, value in self.clip.model.state_dict().items()}
-        write_whole(place / "open_clip_model.safetensors", lambda path: save_file(weights, path))
+        write_tensors(place / "open_clip_model.safetensors", self.clip.model.state_dict())
         if self.run.clip.model.startswith(LOCAL_CLIP):
             config = read_json(self.folder / "open_clip_config.json")
             tokenizer = config["model_cfg"]["text_cfg"].get("tokenizer_kwargs", {})

@@ -28,7 +28,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -37,6 +37,7 @@ from engine.jobs import Request
 from engine.pictures import encode
 from engine.training.data.writing import jpeg, write_plain
 from engine.training.library import DERIVED
+from engine.training.saving import write_tensors
 from engine.training.sheets import contact_sheet
 from engine.training.world import BACKGROUNDS, NAMES, draw_world, words
 from engine.unclip.checkpoints import read_checkpoint
@@ -118,8 +119,7 @@ def write_config(part: str, config: dict[str, Any] | None, folder: Path) -> None
 
 def write_half(weights: dict[str, Tensor], path: Path) -> None:
     """Write weights in float16, without what follows from the config."""
-    half = {key: value.to(torch.float16).contiguous() for key, value in weights.items() if not key.startswith(DERIVED)}
-    save_file(half, path)
+    write_tensors(path, {key: value.to(torch.float16) for key, value in weights.items() if not key.startswith(DERIVED)})
     log.info("%s: %.1f MB", path, path.stat().st_size / 1e6)
 
 

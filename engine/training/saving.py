@@ -3,11 +3,13 @@
 import errno
 import json
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -46,17 +48,26 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """
     try:
         put_whole(path, write)
-    except (OSError, RuntimeError) as error:
-        # torch's writer tells of a full disk as a RuntimeError.
-        raise Misconfigured(unwritable(path, error)) from None
+    except (OSError, RuntimeError, SafetensorError) as error:
+        refusal = of_system(error)
+        if refusal is None:
+            raise
+        raise Misconfigured(unwritable(path, refusal)) from None
 
 
-def unwritable(path: Path, error: OSError | RuntimeError) -> str:
+def of_system(error: Exception) -> OSError | None:
+    """Return what the operating system said, which torch's writer hides and safetensors' has in its text; None where it said nothing."""
+    if isinstance(error, OSError):
+        return error
+    if found := re.search(r"os error (\d+)", str(error)):
+        number = int(found[1])
+        return OSError(number, os.strerror(number))
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) if "inline_container" in str(error) else None
+
+
+def unwritable(path: Path, error: OSError) -> str:
     """Say why a file or folder of a run cannot be written."""
-    if isinstance(error, OSError) and error.errno not in FULL:
-        reason = f"{error.strerror or error}. Mend that and"
-    else:
-        reason = "the disk is full. Make room and"
+    reason = "the disk is full. Make room and" if error.errno in FULL else f"{error.strerror or error}. Mend that and"
     return f"{path} cannot be written: {reason} run the same command again: it goes on from the last good checkpoint."
 
 
@@ -66,7 +77,18 @@ def write_networks(folder: Path, name: str, weights: dict[str, Tensor], config: 
     Raises:
         Misconfigured: they cannot be written.
     """
-    weights = {key: value.detach().cpu().contiguous() for key, value in weights.items()}
+    weights = {key: value.detach().cpu() for key, value in weights.items()}
     facts = {"version": str(release), "config": json.dumps(config)}
     write_whole(folder / f"{name}.pth", lambda path: torch.save({"model": weights, "version": str(release), "config": config}, path))
-    write_whole(folder / f"{name}.safetensors", lambda path: save_file(weights, path, metadata=facts))
+    write_tensors(folder / f"{name}.safetensors", weights, facts)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -> None:
+    """Write tensors and facts about them as safetensors.
+
+    Raises:
+        Misconfigured: they cannot be written.
+    """
+    # The format has no word for tensors that share their memory, as the rotary frequencies of all layers do.
+    own = {key: value.detach().cpu().clone(memory_format=torch.contiguous_format) for key, value in tensors.items()}
+    write_whole(path, lambda part: save_file(own, part, metadata=facts))

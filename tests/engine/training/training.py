@@ -59,7 +59,7 @@ def prior_config(shards: Path, clip: Path, **train: Any) -> dict[str, Any]:
     return {
         "prior": {
             "clip": {"make": "open_clip", "model": f"local-dir:{clip}"},
-            "net": {"dim": 16, "depth": 1, "heads": 2, "dim_head": 8, "max_text_len": 16, "num_timesteps": 50},
+            "net": {"dim": 16, "depth": 2, "heads": 2, "dim_head": 8, "max_text_len": 16, "num_timesteps": 50},
             "image_embed_dim": 16,
             "image_size": 16,
             "timesteps": 50,
