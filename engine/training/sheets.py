@@ -13,7 +13,7 @@ from engine.unclip.clip import TextCondition
 from engine.unclip.dialects import Dialect, Release
 from engine.unclip.loading import build_unet, part, schedule_of
 from engine.unclip.painter import to_images
-from engine.unclip.sampling import noise_from_seeds, walk
+from engine.unclip.sampling import Walk, noise_from_seeds, walk_alone
 from engine.unclip.schedule import alpha_bars
 from engine.unclip.stages import UnetStage
 from engine.unclip.train_config import DecoderConfig, without_none
@@ -53,8 +53,8 @@ def sheet_of(
         draw = noise_from_seeds(seeds, (3, stage.side, stage.side), device, stream=index + 1)
         lowres = {} if index == 0 else stage.enlarge(F.adaptive_avg_pool2d(rows[0], stage.from_side), draw)
         path, rule = stage.plan(min(steps, len(stage.curve)))
-        denoise = stage.denoiser(embeds, text, 1.0, lowres)
-        rows.append(walk(denoise, draw(), path, rule, draw, predicts=stage.predicts, settle=stage.settle))
+        walk = Walk(stage.brief(embeds, text, 1.0, lowres, path), draw(), path, rule, draw, predicts=stage.predicts, settle=stage.settle)
+        rows.append(walk_alone(walk, stage.ask))
     images = [image for row in rows for image in to_images(row)]
     return contact_sheet(images, columns=count, tile_px=batch.pictures.shape[-1])
 

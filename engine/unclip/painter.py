@@ -22,7 +22,7 @@ from engine.jobs import SEED_LIMIT, Kind, Painting, Picture, Progress, Request, 
 from engine.options import Keywords, Options, Solver, several
 from engine.unclip.clip import TextCondition
 from engine.unclip.model import Model, Setting
-from engine.unclip.sampling import Repaint, noise_from_seeds, walk
+from engine.unclip.sampling import Repaint, Walk, noise_from_seeds, walk_alone
 from engine.unclip.schedule import resampled
 from engine.unclip.stages import Prior, UnetStage, usual_solver
 from engine.uploads import Frame, Framing
@@ -446,12 +446,12 @@ class Painter:
         best: Tensor | None = None
         nearest = torch.full((len(batch),), -torch.inf, device=lodging.device)
         with lodging.visit(prior.net):
-            denoiser = prior.denoiser(text, setting.guidance)
+            brief = prior.brief(text, setting.guidance, steps)
             for candidate in range(how.candidates):
                 stream = candidate and FIRST_CANDIDATE_STREAM + candidate
                 draw = noise_from_seeds(seeds, tuple(text.embed.shape[1:]), lodging.device, stream)
-                embed = walk(
-                    denoiser,
+                walk = Walk(
+                    brief,
                     prior.start(draw()),
                     steps,
                     rule,
@@ -460,7 +460,7 @@ class Painter:
                     settle=prior.settle,
                     on_step=partial(count.step, "prior"),
                 )
-                embed = prior.finish(embed) / prior.scale
+                embed = prior.finish(walk_alone(walk, prior.ask)) / prior.scale
                 near = F.cosine_similarity(embed, text.embed.float())
                 best = embed if best is None else torch.where((near > nearest)[:, None], embed, best)
                 nearest = torch.maximum(near, nearest)
@@ -494,8 +494,8 @@ class Painter:
             with lodging.visit(stage.unet):
                 lowres = {} if samples is None else stage.enlarge(samples, draw)
                 steps, rule = stage.plan(setting.steps, setting.solver)
-                samples = walk(
-                    stage.denoiser(embeds, text, setting.guidance, lowres),
+                walk = Walk(
+                    stage.brief(embeds, text, setting.guidance, lowres, steps),
                     draw(),
                     resampled(steps, resamples),
                     rule,
@@ -505,6 +505,7 @@ class Painter:
                     repaint=None if canvas is None else canvas.at(stage.side, lodging.device),
                     on_step=partial(count.step, name),
                 )
+                samples = walk_alone(walk, stage.ask)
         assert samples is not None
         if not torch.isfinite(samples).all():
             # Half precision overflows where a network was trained for the full one.

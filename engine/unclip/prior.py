@@ -7,6 +7,7 @@ Dimensions: B batch, L tokens of text, D embedding width, N tokens in all, E hea
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +29,25 @@ class PriorCondition:
     """What stays the same over all steps of one prompt: the text comes first and sees nothing of what comes later, so each layer reads it once.
 
     Shapes:
-        past  of each layer keys and values of null token and text, (1 or B, 1 + L + text embeds, K) float each
-        mask  (1 or B, E, N - L - text embeds, N + 1) float, added to the logits of the tokens after the text
+        past      of each layer keys and values of null token and text, (B, 1 + L + text embeds, K) float each
+        mask      (1 or B, E, N - L - text embeds, N + 1) float, added to the logits of the tokens after the text
+        rotation  of the tokens after the text
     """
 
     past: list[KeysAndValues]
     mask: Tensor
+    rotation: Rotation | None
     keeps_image: bool
+
+    @classmethod
+    def join(cls, conditions: Sequence["PriorCondition"]) -> "PriorCondition":
+        """Put the samples of several conditions behind each other."""
+        if len(conditions) == 1:
+            return conditions[0]
+        past = [(torch.cat([k for k, _ in layer]), torch.cat([v for _, v in layer])) for layer in zip(*(one.past for one in conditions), strict=True)]
+        masks = [one.mask.expand(len(one.past[0][0]), -1, -1, -1) for one in conditions]
+        shared = all(len(one.mask) == 1 for one in conditions)
+        return cls(past, conditions[0].mask if shared else torch.cat(masks), conditions[0].rotation, conditions[0].keeps_image)
 
 
 class SwiGLU(nn.Module):
@@ -156,12 +169,10 @@ class CausalTransformer(nn.Module):
                 x = gated(x) + x
         return past
 
-    def forward(self, x: Tensor, mask: Tensor, past: list[KeysAndValues]) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor, rotation: Rotation | None, past: list[KeysAndValues]) -> Tensor:
         """Answer tokens that come after those of `past`."""
         x = self.init_norm(x)
         layers: Any = self.layers
-        before = past[0][0].shape[1] - 1
-        rotation = self.rotation(before, before + x.shape[1])
         for (attention, gated), seen in zip(layers, past, strict=True):
             x = attention(x, mask, rotation, seen) + x
             x = gated(x) + x
@@ -276,7 +287,7 @@ class PriorNetwork(nn.Module):
         keeps_image = not drop_image or self.padding not in DROPS_IMAGE
         mask, first = self.causal_transformer.mask(count, keep).to(text.dtype), text.shape[1]
         past = self.causal_transformer.read(text, mask[:, :, :first, : first + 1])
-        return PriorCondition(past, mask[:, :, first:], keeps_image)
+        return PriorCondition(past, mask[:, :, first:], self.causal_transformer.rotation(first, count), keeps_image)
 
     def padded(self, encodings: Tensor, *, everything: bool) -> Tensor:
         """Cut or extend (B, L, D) to the prior's length, with learned tokens in the place of zeros, or of all."""
@@ -300,12 +311,20 @@ class PriorNetwork(nn.Module):
             mask = torch.ones(batch, length, dtype=torch.bool, device=encodings.device)
         return F.pad(mask, (0, embeds), value=True)
 
+    def moments(self, times: Tensor) -> Tensor:
+        """Prepare what stays the same at a time, whatever is dreamt: tokens, (S, N, D), of times, (S,) int64, 0 = the cleanest."""
+        return self.to_time_embeds(times).unflatten(-1, (-1, self.dim)).to(self.learned_query.dtype)
+
     def predict(self, image_embed: Tensor, times: Tensor, condition: PriorCondition, self_cond: Tensor | None = None) -> Tensor:
-        """Answer at one step.
+        """Answer at one step, with `times`, (B,) int64, 0 = the cleanest; for shapes see `answer`."""
+        return self.answer(image_embed, self.moments(times), condition, self_cond)
+
+    def answer(self, image_embed: Tensor, moments: Tensor, condition: PriorCondition, self_cond: Tensor | None = None) -> Tensor:
+        """Answer at one step, told what was prepared.
 
         Shapes:
             image_embed  (B, D) float, noised
-            times        (B,) int64, 0 = the cleanest
+            moments      (B, N, D) float, tokens of the time
             self_cond    (B, D) float, the answer of the step before; zeros where there is none
             returns      (B, D) float
         """
@@ -313,13 +332,12 @@ class PriorNetwork(nn.Module):
         image = self.to_image_embeds(image_embed).unflatten(-1, (-1, self.dim))
         if not condition.keeps_image:
             image = self.null_image_embed.expand(batch, image.shape[1], -1)
-        time = self.to_time_embeds(times).unflatten(-1, (-1, self.dim)).to(image.dtype)
         last = [self.learned_query.expand(batch, 1, -1)]
         if self.self_cond:
             before = torch.zeros_like(image_embed)[:, None] if self_cond is None or not self.reads_self_condition else self_cond.reshape(batch, 1, -1)
             last = [before, *last] if self.query_last else [image, before]
-        tokens = torch.cat([time, image, *last], dim=1)
-        return self.causal_transformer(tokens, condition.mask, condition.past)[:, -1]
+        tokens = torch.cat([moments, image, *last], dim=1)
+        return self.causal_transformer(tokens, condition.mask, condition.rotation, condition.past)[:, -1]
 
     def forward(
         self,

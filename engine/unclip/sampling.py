@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -61,10 +62,6 @@ class Prediction:
 
     value: Tensor
     variance_fraction: Tensor | None = None
-
-
-Denoiser = Callable[[Tensor, int, Tensor | None], Prediction]
-"""(x_t, time, x_0 of the step before or None) -> prediction. Guidance, conditions and dtype are its business."""
 
 
 def split(prediction: Prediction, x_t: Tensor, alpha_bar: float, predicts: Predicts) -> Tensor:
@@ -212,42 +209,92 @@ def no_report(done: int, x_0: Tensor) -> None:
     """Ignore how far the walk is."""
 
 
-def walk(
-    denoise: Denoiser,
-    x: Tensor,
-    steps: Sequence[Step],
-    rule: Rule,
-    draw: Draw,
-    *,
-    predicts: Predicts,
-    settle: Callable[[Tensor], Tensor] = lambda x_0: x_0,
-    repaint: Repaint | None = None,
-    on_step: Callable[[int, Tensor], None] = no_report,
-) -> Tensor:
-    """Denoise `x` along `steps` and return the sample.
+Told = TypeVar("Told")
 
+
+class Walk(Generic[Told]):
+    """Samples on their way from noise along the same steps: after `enter` the network is asked about x, and `take` goes one step further.
+
+    `told` is what the network is to know of the samples; guidance, conditions and dtype are its business.
     `settle` brings each predicted x_0 back to where data can be (clipping, thresholding, a norm); `repaint` holds a part of the picture
     fixed; `on_step` is told the number of steps done and the x_0 predicted by the latest, and stops the walk by raising.
 
     Shapes:
-        x        (B, ...) float, unit Gaussian
-        returns  (B, ...) float, on the scale of the training data
+        x    (B, ...) float, unit Gaussian at first
+        x_0  (B, ...) float, what the latest step predicted
     """
-    x_0: Tensor | None = None
-    before: Step | None = None
-    earlier: Tensor | None = None
-    for done, step in enumerate(steps, start=1):
-        if repaint is not None:
-            x = repaint.noised(x, step, draw)
-        prediction = denoise(x, step.time, x_0)
-        x_0 = settle(split(prediction, x, step.alpha_bar, predicts))
-        x = rule(step, before).apply(x, x_0, earlier, prediction.variance_fraction, draw)
-        if repaint is not None and step.again:
-            x = repaint.back(x, step, draw)
+
+    def __init__(
+        self,
+        told: Told,
+        x: Tensor,
+        steps: Sequence[Step],
+        rule: Rule,
+        draw: Draw,
+        *,
+        predicts: Predicts,
+        settle: Callable[[Tensor], Tensor] = lambda x_0: x_0,
+        repaint: Repaint | None = None,
+        on_step: Callable[[int, Tensor], None] = no_report,
+    ) -> None:
+        self.told, self.x, self.steps, self.rule, self.draw = told, x, steps, rule, draw
+        self.predicts, self.settle, self.repaint, self.on_step = predicts, settle, repaint, on_step
+        self.done = 0
+        self.x_0: Tensor | None = None
+        self._before: Step | None = None
+        self._earlier: Tensor | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps are taken."""
+        return self.done == len(self.steps)
+
+    @property
+    def step(self) -> Step:
+        """The one to be taken next."""
+        return self.steps[self.done]
+
+    def enter(self) -> None:
+        """Make x what the network is to see at the next step."""
+        if self.repaint is not None:
+            self.x = self.repaint.noised(self.x, self.step, self.draw)
+
+    def take(self, prediction: Prediction) -> None:
+        """Take a step, with what the network said of x."""
+        step, x = self.step, self.x
+        self.x_0 = x_0 = self.settle(split(prediction, x, step.alpha_bar, self.predicts))
+        x = self.rule(step, self._before).apply(x, x_0, self._earlier, prediction.variance_fraction, self.draw)
+        if self.repaint is not None and step.again:
+            x = self.repaint.back(x, step, self.draw)
         else:
-            before, earlier = step, x_0
-        on_step(done, x_0)
-    return x if repaint is None else repaint.clean(x)
+            self._before, self._earlier = step, x_0
+        self.x = x
+        self.done += 1
+        self.on_step(self.done, x_0)
+
+    @property
+    def sample(self) -> Tensor:
+        """What the walk came to, (B, ...) float on the scale of the training data."""
+        return self.x if self.repaint is None else self.repaint.clean(self.x)
+
+
+Network = Callable[[Sequence[Walk[Told]]], list[Prediction]]
+"""Asked about several walks at once, each at its own time, it answers each."""
+
+
+def advance(walks: Sequence[Walk[Told]], network: Network[Told]) -> None:
+    """Take one step of each of several walks through the same network."""
+    for walk in walks:
+        walk.enter()
+    for walk, prediction in zip(walks, network(walks), strict=True):
+        walk.take(prediction)
+
+
+def walk_alone(walk: Walk[Told], network: Network[Told]) -> Tensor:
+    """Take all steps that a walk has left and return the sample."""
+    while not walk.is_done:
+        advance([walk], network)
+    return walk.sample
 
 
 def clip(x_0: Tensor) -> Tensor:

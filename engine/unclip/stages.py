@@ -5,8 +5,9 @@ Source: dalle2-pytorch 1.15.6, `DiffusionPrior` and `Decoder`.
 Dimensions: B batch, C channels, H = W = side of a stage in pixels, D embedding width, L tokens, W text width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from engine.options import Solver
 from engine.unclip.clip import TextCondition
 from engine.unclip.dialects import Release
 from engine.unclip.prior import PriorCondition, PriorNetwork
-from engine.unclip.sampling import Denoiser, Draw, Prediction, Predicts, Rule, clip, ddim, ddpm, dpm, dynamic_threshold
+from engine.unclip.sampling import Draw, Prediction, Predicts, Rule, Walk, clip, ddim, ddpm, dpm, dynamic_threshold
 from engine.unclip.schedule import Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
 from engine.unclip.train_config import DecoderConfig, PriorConfig
 from engine.unclip.unet import Unet, UnetCondition, resize
@@ -50,6 +51,48 @@ def way(curve: Tensor, steps: int, solver: Solver | None, spaced: Callable[[Tens
             return even_log_snr(curve, steps), dpm(1.0)
 
 
+AT_ONCE = 16
+"""Times of a walk that are prepared together: their numbers take less memory than all, and fewer launches than one."""
+T = TypeVar("T")
+
+
+class Ahead(Generic[T]):
+    """What can be said of the times of a walk before it gets there, worked out for the next few when the first of them comes."""
+
+    def __init__(self, steps: Sequence[Step], device: torch.device, prepare: Callable[[Tensor], Iterable[T]]) -> None:
+        self._times = list(dict.fromkeys(step.time for step in steps))
+        self._there = torch.tensor(self._times, device=device)
+        self._prepare = prepare
+        self._ready: dict[int, T] = {}
+
+    def __getitem__(self, time: int) -> T:
+        if time not in self._ready:
+            first = self._times.index(time)
+            part = slice(first, first + AT_ONCE)
+            self._ready = dict(zip(self._times[part], self._prepare(self._there[part]), strict=True))
+        return self._ready[time]
+
+
+class Joined(Generic[T]):
+    """Several conditions as one. A batch is mostly the same as at the step before, and then so is its condition."""
+
+    def __init__(self, join: Callable[[Sequence[T]], T]) -> None:
+        self._join = join
+        self._parts: list[T] = []
+        self._whole: T | None = None
+
+    def of(self, parts: Sequence[T]) -> T:
+        """Join conditions, or return what the same ones were joined to the last time."""
+        if self._whole is None or len(parts) != len(self._parts) or any(one is not other for one, other in zip(parts, self._parts, strict=True)):
+            self._parts, self._whole = list(parts), self._join(parts)
+        return self._whole
+
+
+def known_before(walk: Walk[Any]) -> Tensor:
+    """Return the x_0 that a walk's latest step predicted, zeros before the first: what self-conditioning tells a network."""
+    return torch.zeros_like(walk.x) if walk.x_0 is None else walk.x_0
+
+
 @dataclass(slots=True)
 class Nulls:
     """What a prior answers that is told nothing, (1, D) float by time, as far as it was needed."""
@@ -78,6 +121,7 @@ class Prior:
     can_be_guided: bool
     steps: int | None
     nulls: Nulls = field(default_factory=Nulls)
+    joined: Joined[PriorCondition] = field(default_factory=lambda: Joined(PriorCondition.join))
 
     @classmethod
     def of(cls, net: PriorNetwork, release: Release, config: PriorConfig, curve: Tensor) -> "Prior":
@@ -109,39 +153,64 @@ class Prior:
         """Choose times and update rule for a number of steps; DDIM is the library's, as noisy as DDPM."""
         return way(self.curve, steps, solver, spaced_times_of_prior, 1.0)
 
-    def denoiser(self, text: TextCondition, guidance: float) -> Denoiser:
-        """Condition the network on a text, (B, D) and (B, L, W), under classifier-free guidance where `guidance` is not 1.
-
-        Source: Ho & Salimans 2022, arXiv:2207.12598, in the form null + scale × (conditional - null).
-        """
-        dtype = self.net.learned_query.dtype
+    def brief(self, text: TextCondition, guidance: float, steps: Sequence[Step]) -> "PriorBrief":
+        """Tell the network of a text, (B, D) and (B, L, W), for a walk along steps."""
+        net, dtype = self.net, self.net.learned_query.dtype
         encodings, mask = None, None
         if self.with_encodings:
             encodings, mask = text.encodings.to(dtype), (text.encodings != 0).any(dim=-1)
         embed = text.embed.to(dtype)
-        drops = (False,) if guidance == 1 or self.net.null_is_constant else (False, True)
-        conditions = [self.net.condition(embed, encodings, mask, drop_text=drop, drop_image=drop) for drop in drops]
+        null = None if guidance == 1 or net.null_is_constant else net.condition(embed, encodings, mask, drop_text=True, drop_image=True)
+        moments = Ahead(steps, embed.device, lambda times: net.moments(times).split(1))
+        return PriorBrief(len(embed), net.condition(embed, encodings, mask), null, guidance, moments)
 
-        def denoise(x_t: Tensor, time: int, x_0: Tensor | None) -> Prediction:
-            times = torch.full((len(x_t),), time, device=x_t.device)
-            self_cond = x_0.to(dtype) if self.net.self_cond and x_0 is not None else None
-            answer, *null = (self.net.predict(x_t.to(dtype), times, condition, self_cond).float() for condition in conditions)
-            if guidance == 1:
-                return Prediction(answer)
-            nothing = null[0] if null else self.null_answer(time, embed)
-            return Prediction(nothing + (answer - nothing) * guidance)
+    def ask(self, walks: Sequence[Walk["PriorBrief"]]) -> list[Prediction]:
+        """Return what the network says to each of several walks, under classifier-free guidance where it is not 1.
 
-        return denoise
+        Source: Ho & Salimans 2022, arXiv:2207.12598, in the form null + scale × (conditional - null).
+        """
+        answers = self.answers(walks, [walk.told.condition for walk in walks])
+        guided = [walk for walk in walks if walk.told.null is not None]
+        nulls = iter(self.answers(guided, [walk.told.null for walk in guided if walk.told.null is not None]))
+        predictions = []
+        for walk, answer in zip(walks, answers, strict=True):
+            brief, value = walk.told, answer
+            if brief.guidance != 1:
+                null = self.null_answer(walk.step.time, brief.moments[walk.step.time]) if brief.null is None else next(nulls)
+                value = null + (answer - null) * brief.guidance
+            predictions.append(Prediction(value))
+        return predictions
 
-    def null_answer(self, time: int, embed: Tensor) -> Tensor:
-        """Return what a network answers at a time that is told nothing, (1, D) float: asked once, whoever dreams; `embed` says where and in what."""
-        nulls = self.nulls
+    def answers(self, walks: Sequence[Walk["PriorBrief"]], conditions: Sequence[PriorCondition]) -> Sequence[Tensor]:
+        """Return what the network says to each of several walks under one condition each, (B, D) float."""
+        if not walks:
+            return ()
+        dtype, counts = self.net.learned_query.dtype, [walk.told.count for walk in walks]
+        x = torch.cat([walk.x.to(dtype) for walk in walks])
+        moments = torch.cat([walk.told.moments[walk.step.time].expand(walk.told.count, -1, -1) for walk in walks])
+        before = torch.cat([known_before(walk).to(dtype) for walk in walks]) if self.net.self_cond else None
+        condition = self.joined.of(conditions)
+        return self.net.answer(x, moments, condition, before).float().split(counts)
+
+    def null_answer(self, time: int, moment: Tensor) -> Tensor:
+        """Return what a network that is told nothing answers at a time, (1, D) float: asked once, whoever dreams; `moment` is (1, N, D)."""
+        nulls, nothing = self.nulls, moment.new_zeros(1, self.net.dim)
         if nulls.condition is None:
-            nulls.condition = self.net.condition(embed[:1], None, drop_text=True, drop_image=True)
+            nulls.condition = self.net.condition(nothing, None, drop_text=True, drop_image=True)
         if time not in nulls.answers:
-            times = torch.full((1,), time, device=embed.device)
-            nulls.answers[time] = self.net.predict(torch.zeros_like(embed[:1]), times, nulls.condition).float()
+            nulls.answers[time] = self.net.answer(nothing, moment, nulls.condition).float()
         return nulls.answers[time]
+
+
+@dataclass(frozen=True, slots=True)
+class PriorBrief:
+    """What the prior is told of `count` samples: their text, perhaps none, and the tokens of all times, (1, N, D)."""
+
+    count: int
+    condition: PriorCondition
+    null: PriorCondition | None
+    guidance: float
+    moments: "Ahead[Tensor]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +233,7 @@ class UnetStage:
     lowres_level: int | None
     can_be_guided: bool
     steps: int | None
+    joined: Joined[UnetCondition] = field(default_factory=lambda: Joined(UnetCondition.join))
 
     @classmethod
     def of(cls, unet: Unet, release: Release, config: DecoderConfig, index: int, curve: Tensor) -> "UnetStage":
@@ -211,10 +281,10 @@ class UnetStage:
         noised = alpha_bar**0.5 * lowres + (1 - alpha_bar) ** 0.5 * draw()
         return {"lowres_cond_img": noised, "lowres_noise_level": levels}
 
-    def denoiser(self, image_embed: Tensor, text: TextCondition | None, guidance: float, lowres: dict[str, Tensor]) -> Denoiser:
-        """Condition the unet on picture embeddings, on the text where it wants it, and on what `enlarge` returned.
-
-        Guidance asks for both answers in one batch.
+    def brief(
+        self, image_embed: Tensor, text: TextCondition | None, guidance: float, lowres: dict[str, Tensor], steps: Sequence[Step]
+    ) -> "UnetBrief":
+        """Tell the unet of picture embeddings, of the text where it wants it, and of what `enlarge` returned, for a walk along steps.
 
         Shapes:
             image_embed  (B, D) float, unit length
@@ -223,26 +293,73 @@ class UnetStage:
         encodings, mask = None, None
         if text is not None and unet.cond_on_text_encodings:
             encodings, mask = text.encodings, (text.encodings != 0).any(dim=-1)
-        drops = (False,) if guidance == 1 else (False, True)
-        parts = [unet.condition(image_embed, encodings, mask, batch=batch, drop_image=drop, drop_text=drop) for drop in drops]
-        condition = UnetCondition.join(parts)
-        copies = len(parts)
-        repeated = {key: torch.cat([value] * copies) for key, value in lowres.items()}
+        conditions = tuple(
+            unet.condition(
+                image_embed, encodings, mask, lowres_noise_level=lowres.get("lowres_noise_level"), batch=batch, drop_image=drop, drop_text=drop
+            )
+            for drop in ((False,) if guidance == 1 else (False, True))
+        )
+        hiddens = torch.cat([condition.hiddens for condition in conditions])
 
-        def denoise(x_t: Tensor, time: int, x_0: Tensor | None) -> Prediction:
-            times = torch.full((batch * copies,), time, device=x_t.device)
-            self_cond = torch.cat([x_0] * copies) if unet.self_cond and x_0 is not None else None
-            output = unet.predict(torch.cat([x_t] * copies), times, condition, self_cond=self_cond, **repeated).float()
-            if copies == 2:
-                answer, null = output.chunk(2)
-                output = null + (answer - null) * guidance
-            if not self.learned_variance:
-                return Prediction(output)
-            value, raw = output.chunk(2, dim=1)
-            fraction = (raw + 1) / 2
-            return Prediction(value, fraction.sigmoid() if self.constrain_fraction else fraction)
+        def prepare(times: Tensor) -> Iterator[UnetMoment]:
+            moments = unet.moments(times)
+            scales = unet.scales(moments.hiddens[:, None] + hiddens)
+            return map(UnetMoment, scales, moments.outer.split(1), moments.inner.split(1))
 
-        return denoise
+        return UnetBrief(batch, conditions, guidance, lowres.get("lowres_cond_img"), Ahead(steps, image_embed.device, prepare))
+
+    def ask(self, walks: Sequence[Walk["UnetBrief"]]) -> list[Prediction]:
+        """Return what the unet says to each of several walks; guidance asks for both answers in one batch."""
+        unet, briefs = self.unet, [walk.told for walk in walks]
+        moments = [walk.told.moments[walk.step.time] for walk in walks]
+        condition = self.joined.of([condition for brief in briefs for condition in brief.conditions])
+
+        def rows(one: Callable[[Walk[UnetBrief]], Tensor]) -> Tensor:
+            return torch.cat([one(walk) for walk in walks for _ in walk.told.conditions])
+
+        x = rows(lambda walk: walk.x)
+        scales = torch.cat([moment.scales for moment in moments])
+        outer, inner = (
+            torch.cat([known, torch.cat([getattr(moment, name).expand(len(moment.scales), *[-1] * 5) for moment in moments])], dim=4)
+            for name, known in (("outer", condition.outer), ("inner", condition.inner))
+        )
+        lowres = torch.cat([brief.lowres for brief in briefs for _ in brief.conditions if brief.lowres is not None]) if unet.lowres_cond else None
+        before = rows(known_before) if unet.self_cond else None
+        output = unet.answer(x, scales, outer, inner, lowres_cond_img=lowres, self_cond=before).float()
+        return [self.guided(part, brief) for part, brief in zip(output.split([len(moment.scales) for moment in moments]), briefs, strict=True)]
+
+    def guided(self, output: Tensor, brief: "UnetBrief") -> Prediction:
+        """Lead the answer to a condition away from the one to none.
+
+        Source: Ho & Salimans 2022, arXiv:2207.12598, in the form null + scale × (conditional - null).
+        """
+        if len(brief.conditions) == 2:
+            answer, null = output.chunk(2)
+            output = null + (answer - null) * brief.guidance
+        if not self.learned_variance:
+            return Prediction(output)
+        value, raw = output.chunk(2, dim=1)
+        fraction = (raw + 1) / 2
+        return Prediction(value, fraction.sigmoid() if self.constrain_fraction else fraction)
+
+
+class UnetMoment(NamedTuple):
+    """What a unet is told at one time: (B, F) float with and then without conditions, and (1, J, 2, E, N, Q) of outer and inner attentions."""
+
+    scales: Tensor
+    outer: Tensor
+    inner: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class UnetBrief:
+    """What a unet is told of `count` samples: their conditions, where they are guided those without any, and the smaller pictures."""
+
+    count: int
+    conditions: tuple[UnetCondition, ...]
+    guidance: float
+    lowres: Tensor | None
+    moments: "Ahead[UnetMoment]"
 
 
 @dataclass(frozen=True, slots=True)

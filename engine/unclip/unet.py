@@ -3,11 +3,12 @@
 Source: Ramesh et al. 2022, arXiv:2204.06125, section 2.1; dalle2-pytorch, releases 0.11.0 to 1.15.6, `Unet`. State dicts have the names of
 1.15.6.
 
-Dimensions: B batch, C channels, H = W = side, D embedding width, L tokens of text, K width of a condition token, T width of time (4 × dim).
+Dimensions: B batch, C channels, H = W = side, D embedding width, L tokens of text, K width of a condition token, T width of time (4 × dim),
+S times, F numbers that scale and shift all blocks, J outer cross attentions, M condition tokens and N time tokens, E heads of width Q.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -30,8 +31,8 @@ class UnetCondition:
 
     Shapes:
         hiddens  (B, T) float, added to the time's
-        outer    (B, M, K) float, normalised tokens that the outer stages attend to
-        inner    (B, M', K) float, normalised tokens that the middle attends to
+        outer    (B, J, 2, E, 1 + M, Q) float, keys and values that the outer stages attend to, the null token's first
+        inner    (B, 2, 2, E, 1 + M', Q) float, keys and values that the middle attends to
     """
 
     hiddens: Tensor
@@ -42,6 +43,30 @@ class UnetCondition:
     def join(cls, conditions: Sequence["UnetCondition"]) -> "UnetCondition":
         """Put the samples of several conditions behind each other."""
         return cls(*(torch.cat([getattr(condition, name) for condition in conditions]) for name in ("hiddens", "outer", "inner")))
+
+
+@dataclass(frozen=True, slots=True)
+class UnetMoments:
+    """What a unet is told of times, whatever it paints.
+
+    Shapes:
+        hiddens  (S, T) float
+        outer    (S, J, 2, E, N, Q) float, keys and values that the outer stages attend to
+        inner    (S, 2, 2, E, N, Q) float, keys and values that the middle attends to
+    """
+
+    hiddens: Tensor
+    outer: Tensor
+    inner: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What the blocks of a unet are told at one step, each in its turn: scale and shift, (B, 2 C), and keys and values, (B, 2, E, 1 + N + M, Q)."""
+
+    scales: Iterator[Tensor]
+    outer: Iterator[Tensor]
+    inner: Iterator[Tensor]
 
 
 class CrossEmbed(nn.Module):
@@ -77,11 +102,11 @@ class Block(nn.Module):
         self.project = (StandardizedConv2d if standardized else nn.Conv2d)(dim, dim_out, 3, padding=1)
         self.norm = nn.GroupNorm(groups, dim_out)
 
-    def forward(self, x: Tensor, scale_shift: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, scale_shift: Tensor | None = None) -> Tensor:
         x = self.norm(self.project(x))
         if scale_shift is not None:
-            scale, shift = scale_shift
-            x = torch.addcmul(shift, x, scale + 1)
+            scale, shift = scale_shift[:, :, None, None].chunk(2, dim=1)
+            x = torch.addcmul(shift, x, scale)
         return F.silu(x)
 
 
@@ -99,24 +124,35 @@ class CrossAttention(nn.Module):
         self.is_cosine = cosine_sim
         self.scale = 16.0 if cosine_sim else CROSS_DIM_HEAD**-0.5
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+    def look(self, context: Tensor) -> Tensor:
+        """Return what pixels see of tokens.
+
+        Shapes:
+            context  (B, M, K) float, normalised
+            returns  (B, 2, E, M, Q) float, keys and values
+        """
+        return self.directed(self.to_kv(context).unflatten(-1, (2, CROSS_HEADS, -1)).permute(0, 2, 3, 1, 4))
+
+    def look_at_null(self) -> Tensor:
+        """Return what pixels see of the null token, (1, 2, E, 1, Q)."""
+        return self.directed(self.null_kv[None, :, None, None].expand(-1, -1, CROSS_HEADS, -1, -1))
+
+    def directed(self, seen: Tensor) -> Tensor:
+        """Let the length of keys not count where directions are compared."""
+        return torch.cat([F.normalize(seen[:, :1], dim=-1), seen[:, 1:]], dim=1) if self.is_cosine else seen
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         """Attend.
 
         Shapes:
             x        (B, HW, C) float
-            context  (B, M, K) float, normalised
+            seen     (B, 2, E, M, Q) float, keys and values
             returns  (B, HW, C) float
         """
-
-        def heads(t: Tensor) -> Tensor:
-            return t.unflatten(-1, (CROSS_HEADS, -1)).transpose(1, 2)
-
-        q = heads(self.to_q(self.norm(x)))
-        k, v = (heads(t) for t in self.to_kv(context).chunk(2, dim=-1))
-        null_k, null_v = (null.expand(len(x), CROSS_HEADS, 1, -1) for null in self.null_kv)
-        k, v = torch.cat([null_k, k], dim=2), torch.cat([null_v, v], dim=2)
+        q = self.to_q(self.norm(x)).unflatten(-1, (CROSS_HEADS, -1)).transpose(1, 2)
         if self.is_cosine:
-            q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+            q = F.normalize(q, dim=-1)
+        k, v = seen.unbind(1)
         out = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
         return self.to_out(out.transpose(1, 2).flatten(2))
 
@@ -143,16 +179,17 @@ class ResnetBlock(nn.Module):
         self.block2 = Block(dim_out, dim_out, groups, standardized=standardized)
         self.res_conv = nn.Conv2d(dim, dim_out, 1) if dim != dim_out else nn.Identity()
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor | None = None) -> Tensor:
-        scale_shift = None
-        if self.time_mlp is not None:
-            scale, shift = self.time_mlp(time)[:, :, None, None].chunk(2, dim=1)
-            scale_shift = scale, shift
-        h = self.block1(x, scale_shift)
+    def scale_shift(self, time: Tensor) -> Tensor:
+        """Return what the first block is multiplied by and what is added, (…, 2 C), of times, (…, T), after their activation."""
+        assert self.time_mlp is not None
+        scale, shift = self.time_mlp[1](time).chunk(2, dim=-1)
+        return torch.cat([scale + 1, shift], dim=-1)
+
+    def forward(self, x: Tensor, scales: Iterator[Tensor], seen: Iterator[Tensor]) -> Tensor:
+        h = self.block1(x, None if self.time_mlp is None else next(scales))
         if self.cross_attn is not None:
-            assert context is not None
             pixels = h.flatten(2).transpose(1, 2)
-            h = (self.cross_attn(pixels, context) + pixels).transpose(1, 2).reshape(h.shape)
+            h = (self.cross_attn(pixels, next(seen)) + pixels).transpose(1, 2).reshape(h.shape)
         return self.block2(h) + self.res_conv(x)
 
 
@@ -436,6 +473,33 @@ class Unet(nn.Module):
         self.last_sees_lowres = lowres_cond and dialect.last_sees_lowres
         kernel = final_conv_kernel_size or dialect.last_kernel
         self.to_out = nn.Conv2d(dim + channels * self.last_sees_lowres, channels_out or channels, kernel, padding=kernel // 2)
+        self.widths = [block.block1.norm.num_channels * 2 for block in self.timed_blocks()]
+
+    def timed_blocks(self) -> list[ResnetBlock]:
+        """Return the blocks that are told the time, in the order in which they work."""
+        parts = (self.init_resnet_block, self.downs, self.mid_block1, self.mid_block2, self.ups, self.final_resnet_block)
+        modules = [module for part in parts if part is not None for module in part.modules()]
+        return [module for module in modules if isinstance(module, ResnetBlock) and module.time_mlp is not None]
+
+    def look(self, tokens: Tensor, *, inner: bool, with_null: bool = False) -> Tensor:
+        """Return what the blocks of the middle, or all others, see of normalised tokens, perhaps after the null token.
+
+        Shapes:
+            tokens   (B, N, K) float
+            returns  (B, J, 2, E, N, Q) or (B, J, 2, E, 1 + N, Q) float, keys and values
+        """
+        seen = [attention.look(tokens) for attention in self.cross_attentions(inner=inner)]
+        if not seen:
+            return tokens.new_empty(len(tokens), 0, 2, CROSS_HEADS, tokens.shape[1] + with_null, CROSS_DIM_HEAD)
+        if with_null:
+            nulls = [attention.look_at_null().expand(len(tokens), -1, -1, -1, -1) for attention in self.cross_attentions(inner=inner)]
+            seen = [torch.cat(both, dim=3) for both in zip(nulls, seen, strict=True)]
+        return torch.stack(seen, dim=1)
+
+    def cross_attentions(self, *, inner: bool) -> list[CrossAttention]:
+        """Return the cross attentions of the middle, or all others, in the order in which they work."""
+        middle = (self.mid_block1, self.mid_block2)
+        return [block.cross_attn for block in self.timed_blocks() if block.cross_attn is not None and (block in middle) is inner]
 
     def condition(
         self,
@@ -443,6 +507,7 @@ class Unet(nn.Module):
         text_encodings: Tensor | None = None,
         text_mask: Tensor | None = None,
         *,
+        lowres_noise_level: Tensor | None = None,
         batch: int,
         drop_image: bool = False,
         drop_text: bool = False,
@@ -450,9 +515,10 @@ class Unet(nn.Module):
         """Prepare what stays the same over all steps.
 
         Shapes:
-            image_embed     (B, D) float, unit length; unused by upsamplers
-            text_encodings  (B, L, W) float, zero where there is no token; unused where the unet was trained without text
-            text_mask       (B, L) bool, True = a token; read off the encodings from release 0.21.1 on
+            image_embed         (B, D) float, unit length; unused by upsamplers
+            text_encodings      (B, L, W) float, zero where there is no token; unused where the unet was trained without text
+            text_mask           (B, L) bool, True = a token; read off the encodings from release 0.21.1 on
+            lowres_noise_level  (B,) number, the time up to which the smaller picture was noised
 
         `drop_image` and `drop_text` prepare the unconditional answer that guidance leads away from.
         """
@@ -469,7 +535,13 @@ class Unet(nn.Module):
         inner = tokens
         if text_encodings is not None and self.cond_on_text_encodings:
             inner = torch.cat([tokens, self.text_tokens(text_encodings, text_mask, drop=drop_text)], dim=1)
-        return UnetCondition(hiddens, self.norm_cond(tokens), self.norm_mid_cond(inner))
+        if self.to_lowres_noise_cond is not None and lowres_noise_level is not None:
+            hiddens = hiddens + self.to_lowres_noise_cond(sinusoids(lowres_noise_level, self.dim).to(hiddens.dtype))
+        return UnetCondition(
+            hiddens,
+            self.look(self.norm_cond(tokens), inner=False, with_null=True),
+            self.look(self.norm_mid_cond(inner), inner=True, with_null=True),
+        )
 
     def text_tokens(self, encodings: Tensor, mask: Tensor | None, *, drop: bool) -> Tensor:
         """Turn (B, L, W) text encodings into (B, max_text_len, K) tokens, with learned ones where text is missing or dropped."""
@@ -486,25 +558,39 @@ class Unet(nn.Module):
             return tokens
         return torch.where(F.pad(mask[:, : self.max_text_len], (0, missing), value=False)[..., None], tokens, null)
 
-    def predict(
+    def moments(self, times: Tensor) -> UnetMoments:
+        """Prepare what stays the same at a time, whatever is painted; `times` are (S,) numbers, 0 = the cleanest."""
+        hiddens = self.to_time_hiddens(sinusoids(times, self.dim).to(self.null_image_hiddens.dtype))
+        tokens = self.to_time_tokens(hiddens)
+        return UnetMoments(
+            self.to_time_cond(hiddens), self.look(self.norm_cond(tokens), inner=False), self.look(self.norm_mid_cond(tokens), inner=True)
+        )
+
+    def scales(self, hiddens: Tensor) -> Tensor:
+        """Return what scales and shifts the blocks, (…, F), from the sums of the hiddens of times and conditions, (…, T)."""
+        time = F.silu(hiddens)
+        return torch.cat([block.scale_shift(time) for block in self.timed_blocks()], dim=-1)
+
+    def answer(
         self,
         x: Tensor,
-        times: Tensor,
-        condition: UnetCondition,
+        scales: Tensor,
+        outer: Tensor,
+        inner: Tensor,
         *,
         lowres_cond_img: Tensor | None = None,
-        lowres_noise_level: Tensor | None = None,
         self_cond: Tensor | None = None,
     ) -> Tensor:
-        """Answer at one step.
+        """Answer at one step, told what was prepared.
 
         Shapes:
-            x                   (B, C, H, W) float, noised
-            times               (B,) number, 0 = the cleanest
-            lowres_cond_img     (B, C, H, W) float in [-1, 1], the smaller picture enlarged; upsamplers need it
-            lowres_noise_level  (B,) number, the time up to which it was noised
-            self_cond           (B, C, H, W) float, the answer of the step before; zeros where there is none
-            returns             (B, C or 2 C, H, W) float
+            x                (B, C, H, W) float, noised
+            scales           (B, F) float
+            outer            (B, J, 2, E, 1 + M + N, Q) float, keys and values of condition and time
+            inner            (B, 2, 2, E, 1 + M' + N, Q) float, those of the middle
+            lowres_cond_img  (B, C, H, W) float in [-1, 1], the smaller picture enlarged; upsamplers need it
+            self_cond        (B, C, H, W) float, the answer of the step before; zeros where there is none
+            returns          (B, C or 2 C, H, W) float
 
         Raises:
             ValueError: an upsampler got no smaller picture.
@@ -519,45 +605,43 @@ class Unet(nn.Module):
                 raise ValueError("this unet is an upsampler: it needs lowres_cond_img")
             lowres = lowres_cond_img.to(dtype)
             parts.append(lowres)
-        x = self.init_conv(torch.cat(parts, dim=1))
+        x = self.init_conv(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
         beginning = x
-
-        hiddens = self.to_time_hiddens(sinusoids(times, self.dim).to(dtype))
-        time_tokens = self.to_time_tokens(hiddens)
-        time = self.to_time_cond(hiddens) + condition.hiddens
-        if self.to_lowres_noise_cond is not None and lowres_noise_level is not None:
-            time = time + self.to_lowres_noise_cond(sinusoids(lowres_noise_level, self.dim).to(dtype))
-        outer = torch.cat([self.norm_cond(time_tokens), condition.outer], dim=1)
-        inner = torch.cat([self.norm_mid_cond(time_tokens), condition.inner], dim=1)
-
+        told = Told(iter(scales.split(self.widths, dim=1)), iter(outer.unbind(1)), iter(inner.unbind(1)))
         if self.init_resnet_block is not None:
-            x = self.init_resnet_block(x, time)
-        x, skips = self.descend(x, time, outer)
-        x = self.mid_block1(x, time, inner)
+            x = self.init_resnet_block(x, told.scales, told.outer)
+        x, skips = self.descend(x, told)
+        x = self.mid_block1(x, told.scales, told.inner)
         if self.mid_attn is not None:
             x = self.mid_attn(x)
-        x = self.mid_block2(x, time, inner)
-        x = self.ascend(x, time, outer, skips)
-        x = self.final_resnet_block(torch.cat([x, beginning], dim=1), time)
+        x = self.mid_block2(x, told.scales, told.inner)
+        x = self.ascend(x, told, skips)
+        x = self.final_resnet_block(torch.cat([x, beginning], dim=1), told.scales, told.outer)
         if self.last_sees_lowres:
             assert lowres is not None
             x = torch.cat([x, lowres], dim=1)
         return self.to_out(x)
 
-    def descend(self, x: Tensor, time: Tensor, context: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def predict(self, x: Tensor, times: Tensor, condition: UnetCondition, **rest: Tensor | None) -> Tensor:
+        """Answer at one step, with `times`, (B,) number, 0 = the cleanest; for shapes see `answer`."""
+        moments = self.moments(times)
+        outer, inner = (torch.cat(both, dim=4) for both in ((condition.outer, moments.outer), (condition.inner, moments.inner)))
+        return self.answer(x, self.scales(moments.hiddens + condition.hiddens), outer, inner, **rest)
+
+    def descend(self, x: Tensor, told: Told) -> tuple[Tensor, list[Tensor]]:
         """Go down to the smallest side; return what comes out there and what the way up is to be joined with."""
         skips = []
         stages: Any = self.downs
         for before, first, blocks, attention, after in stages:
             if before is not None:
                 x = before(x)
-            x = first(x, time, context)
+            x = first(x, told.scales, told.outer)
             if self.layout is not Layout.FULL:
                 x = attention(x)
             if self.layout is Layout.SPARSE:
                 skips.append(x)
             for block in blocks:
-                x = block(x, time, context)
+                x = block(x, told.scales, told.outer)
                 if self.layout is not Layout.NARROW:
                     skips.append(x)
             if self.layout is Layout.FULL:
@@ -568,20 +652,21 @@ class Unet(nn.Module):
                 x = after(x)
         return x, skips
 
-    def ascend(self, x: Tensor, time: Tensor, context: Tensor, skips: list[Tensor]) -> Tensor:
+    def ascend(self, x: Tensor, told: Told, skips: list[Tensor]) -> Tensor:
         """Go back up to the full side."""
         ends = []
         stages: Any = self.ups
 
         def joined(x: Tensor) -> Tensor:
-            return torch.cat([x, skips.pop() * self.skip_scale], dim=1)
+            skip = skips.pop()
+            return torch.cat([x, skip if self.skip_scale == 1 else skip * self.skip_scale], dim=1)
 
         for first, blocks, attention, enlarge in stages:
-            x = first(joined(x), time, context)
+            x = first(joined(x), told.scales, told.outer)
             if self.layout is not Layout.FULL:
                 x = attention(x)
             for block in blocks:
-                x = block(x if self.layout is Layout.NARROW else joined(x), time, context)
+                x = block(x if self.layout is Layout.NARROW else joined(x), told.scales, told.outer)
             if self.layout is Layout.FULL:
                 x = attention(x)
             ends.append(x)
@@ -596,6 +681,7 @@ class Unet(nn.Module):
         image_embed: Tensor | None = None,
         text_encodings: Tensor | None = None,
         text_mask: Tensor | None = None,
+        lowres_noise_level: Tensor | None = None,
         image_cond_drop_prob: float = 0.0,
         text_cond_drop_prob: float = 0.0,
         **rest: Tensor | None,
@@ -605,6 +691,7 @@ class Unet(nn.Module):
             image_embed,
             text_encodings,
             text_mask,
+            lowres_noise_level=lowres_noise_level,
             batch=len(x),
             drop_image=bool(image_cond_drop_prob),
             drop_text=bool(text_cond_drop_prob),

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.options import Solver
-from engine.unclip import load_decoder, load_prior
+from engine.unclip import load_decoder, load_prior, sampling
 from engine.unclip.clip import TextCondition
-from engine.unclip.sampling import Repaint, walk
+from engine.unclip.sampling import Repaint, Walk, walk_alone
 from engine.unclip.schedule import resampled
+from engine.unclip.stages import PriorBrief
 
 TOLERANCE = 1e-4
 BATCH, TIMES = 2, 25
@@ -126,7 +127,8 @@ def test_the_prior_draws_what_the_library_draws(
     stage, draw = load_prior(tmp_path / "prior.pth"), Noise((BATCH, 32))
     plan, rule = stage.plan(steps, Solver.DDPM if steps == TIMES else Solver.DDIM)
     with torch.no_grad():
-        sample = walk(stage.denoiser(text, guidance), stage.start(draw()), plan, rule, draw, predicts=stage.predicts, settle=stage.settle)
+        walk = Walk(stage.brief(text, guidance, plan), stage.start(draw()), plan, rule, draw, predicts=stage.predicts, settle=stage.settle)
+        sample = walk_alone(walk, stage.ask)
     assert (stage.finish(sample) / stage.scale - expected).abs().max() < TOLERANCE
     assert expected.abs().max() > 0.05
 
@@ -172,7 +174,8 @@ def test_the_unets_paint_what_the_library_paints(
     lowres = stage.enlarge(small * 2 - 1, draw) if number == 2 else {}
     plan, rule = stage.plan(steps, Solver.DDPM if steps == TIMES else Solver.DDIM)
     with torch.no_grad():
-        sample = walk(stage.denoiser(embed, text, guidance, lowres), draw(), plan, rule, draw, predicts=stage.predicts, settle=stage.settle)
+        brief = stage.brief(embed, text, guidance, lowres, plan)
+        sample = walk_alone(Walk(brief, draw(), plan, rule, draw, predicts=stage.predicts, settle=stage.settle), stage.ask)
     assert ((sample + 1) / 2 - expected).abs().max() < TOLERANCE
     assert expected.std() > 0.05
 
@@ -207,16 +210,9 @@ def test_the_unets_repaint_what_the_library_repaints(
     step = 16 // side
     repaint = Repaint(picture[..., ::step, ::step] * 2 - 1, keep[:, None, ::step, ::step])
     with torch.no_grad():
-        sample = walk(
-            stage.denoiser(embed, None, guidance, lowres),
-            draw(),
-            resampled(plan, 3),
-            rule,
-            draw,
-            predicts=stage.predicts,
-            settle=stage.settle,
-            repaint=repaint,
-        )
+        brief = stage.brief(embed, None, guidance, lowres, plan)
+        walk = Walk(brief, draw(), resampled(plan, 3), rule, draw, predicts=stage.predicts, settle=stage.settle, repaint=repaint)
+        sample = walk_alone(walk, stage.ask)
     assert ((sample + 1) / 2 - expected).abs().max() < TOLERANCE
     assert expected.std() > 0.05
 
@@ -231,13 +227,24 @@ def test_a_step_of_the_prior_works_on_the_last_tokens_only_and_guidance_is_free(
     random_prior({**PRIOR, "net": {**PRIOR["net"], "max_text_len": 60}}, tmp_path / "prior.pth")
     stage, x = load_prior(tmp_path / "prior.pth"), torch.randn(BATCH, 32)
     text = TextCondition(torch.nn.functional.normalize(torch.randn(BATCH, 32), dim=-1), torch.randn(BATCH, 60, 32))
-    plain, guided = stage.denoiser(text, 1.0), stage.denoiser(text, 2.0)
-    step = flops_of(lambda: plain(x, 3, None))
+    steps, rule = stage.plan(8, Solver.DDIM)
+
+    def asking(text: TextCondition, guidance: float) -> Walk[PriorBrief]:
+        walk = Walk(stage.brief(text, guidance, steps), x, steps, rule, Noise((BATCH, 32)), predicts=stage.predicts)
+        # The tokens of all times are worked out at once.
+        walk.told.moments[walk.step.time]
+        return walk
+
+    plain, guided = asking(text, 1.0), asking(text, 2.0)
+    step = flops_of(lambda: stage.ask([plain]))
     net = stage.net
     whole = flops_of(lambda: net(x, torch.full((BATCH,), 3), text_embed=text.embed, text_encodings=text.encodings))
     # Three tokens of 64, and their attention to all.
     assert step < whole / 10
-    assert flops_of(lambda: guided(x, 3, None)) > step, "nothing is read once for all times and prompts"
-    other = stage.denoiser(TextCondition(text.embed.flip(0), text.encodings), 3.0)
-    assert step < flops_of(lambda: other(x, 2, None)) < 2 * step
-    assert flops_of(lambda: other(x, 2, None)) == flops_of(lambda: guided(x, 3, None)) == step
+    assert flops_of(lambda: stage.ask([guided])) > step, "nothing is read once for all times and prompts"
+    sampling.advance([guided], stage.ask)
+    other = asking(TextCondition(text.embed.flip(0), text.encodings), 3.0)
+    sampling.advance([other], stage.ask)
+    assert step < flops_of(lambda: stage.ask([other])) < 2 * step
+    assert flops_of(lambda: stage.ask([other])) == flops_of(lambda: stage.ask([guided])) == step
+    assert flops_of(lambda: stage.ask([plain, guided])) == 2 * step

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from engine.unclip import sampling
-from engine.unclip.sampling import Prediction, Predicts
+from engine.unclip.sampling import Prediction, Predicts, Walk
 from engine.unclip.schedule import BETAS, Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
 
 SPREAD = 0.5
@@ -18,18 +19,22 @@ CURVE = alpha_bars("cosine", 1000)
 CPU = torch.device("cpu")
 
 
-def exact(predicts: Predicts) -> sampling.Denoiser:
+def exact(predicts: Predicts) -> sampling.Network[None]:
     """Return the best possible denoiser of Gaussian data."""
 
-    def denoise(x_t: Tensor, time: int, x_0: Tensor | None) -> Prediction:
-        alpha_bar = float(CURVE[time])
+    def denoise(walk: Walk[None]) -> Prediction:
+        alpha_bar = float(CURVE[walk.step.time])
         variance = alpha_bar * SPREAD**2 + 1 - alpha_bar
-        clean = math.sqrt(alpha_bar) * SPREAD**2 / variance * x_t
-        eps = math.sqrt(1 - alpha_bar) / variance * x_t
+        clean = math.sqrt(alpha_bar) * SPREAD**2 / variance * walk.x
+        eps = math.sqrt(1 - alpha_bar) / variance * walk.x
         v = math.sqrt(alpha_bar) * eps - math.sqrt(1 - alpha_bar) * clean
         return Prediction({Predicts.X_0: clean, Predicts.EPS: eps, Predicts.V: v}[predicts])
 
-    return denoise
+    return lambda walks: [denoise(walk) for walk in walks]
+
+
+def end_of(start: Tensor, plan: list[Step], rule: sampling.Rule, draw: sampling.Draw, predicts: Predicts, **rest: Any) -> Tensor:
+    return sampling.walk_alone(Walk(None, start, plan, rule, draw, predicts=predicts, **rest), exact(predicts))
 
 
 def no_noise() -> Tensor:
@@ -43,7 +48,7 @@ def test_ddim_approaches_the_exact_answer(steps: int, error: float, predicts: Pr
     start = sampling.noise_from_seeds([1, 2], (3, 8, 8), CPU)().double()
     end = plan[-1].target
     expected = start * math.sqrt(end * SPREAD**2 + 1 - end) / math.sqrt(plan[0].source * SPREAD**2 + 1 - plan[0].source)
-    got = sampling.walk(exact(predicts), start, plan, sampling.ddim(0.0), no_noise, predicts=predicts)
+    got = end_of(start, plan, sampling.ddim(0.0), no_noise, predicts)
     assert ((got - expected).abs().max() / expected.abs().max()).item() < error
 
 
@@ -56,7 +61,7 @@ def exact_end(start: Tensor, plan: list[Step]) -> Tensor:
 def largest_error(steps: int, predicts: Predicts, rule: sampling.Rule) -> float:
     plan = even_log_snr(CURVE, steps)
     start = sampling.noise_from_seeds([1, 2], (3, 8, 8), CPU)().double()
-    got = sampling.walk(exact(predicts), start, plan, rule, no_noise, predicts=predicts)
+    got = end_of(start, plan, rule, no_noise, predicts)
     return ((got - exact_end(start, plan)).abs().max() / start.abs().max()).item()
 
 
@@ -101,7 +106,7 @@ def test_where_x_0_is_certain_every_step_is_exact(
 )
 def test_noisy_walks_end_with_the_spread_of_the_data(plan: list, rule: sampling.Rule) -> None:
     draw = sampling.noise_from_seeds(range(4), (4096,), CPU)
-    got = sampling.walk(exact(Predicts.X_0), draw(), plan, rule, draw, predicts=Predicts.X_0)
+    got = end_of(draw(), plan, rule, draw, Predicts.X_0)
     assert got.std().item() == pytest.approx(SPREAD, rel=0.04)
     assert got.mean().item() == pytest.approx(0, abs=0.02)
 
@@ -158,5 +163,5 @@ def test_raising_in_a_report_stops_the_walk_between_two_steps() -> None:
 
     draw = sampling.noise_from_seeds([1], (4,), CPU)
     with pytest.raises(KeyError):
-        sampling.walk(exact(Predicts.V), draw(), spaced_times(CURVE, 10), sampling.ddim(0.0), draw, predicts=Predicts.V, on_step=stop)
+        end_of(draw(), spaced_times(CURVE, 10), sampling.ddim(0.0), draw, Predicts.V, on_step=stop)
     assert calls == [1, 2, 3]
