@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.errors import EngineError, InvalidRequest
 
@@ -184,6 +184,47 @@ class Painting:
         return replace(self, pictures=(self.pictures[position],)) if 0 <= position < len(self.pictures) else None
 
 
+Report = Callable[[Progress], None]
+"""Told after every denoising step; raising stops the work between two steps."""
+
+
+class Ticket(Protocol):
+    """A request that is under way, and then what it came to; `busy_s` is what it took of the device's time."""
+
+    result: Painting | None
+    error: Exception | None
+    busy_s: float
+
+
+class Company(Protocol):
+    """Requests that are painted beside each other, by one thread."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more request would be well served here, rather than by waiting."""
+        ...
+
+    def __len__(self) -> int:
+        """How many requests are under way."""
+        ...
+
+    def join(self, request: Request, report: Report) -> Ticket:
+        """Begin with a request.
+
+        Raises:
+            EngineError: it cannot be painted.
+        """
+        ...
+
+    def step(self) -> Sequence[Ticket]:
+        """Paint for a moment; return what is done, well or not."""
+        ...
+
+    def drop(self, ticket: Any) -> None:
+        """Stop painting a request of this company, between two steps."""
+        ...
+
+
 class Painter(Protocol):
     """Turns requests into pictures, on the engine thread. Loaded once; knows nothing of who asks."""
 
@@ -229,12 +270,8 @@ class Painter(Protocol):
         """
         ...
 
-    def paint(self, request: Request, report: Callable[[Progress], None]) -> Painting:
-        """Paint what was asked, calling `report` after every step.
-
-        Raises:
-            Cancelled: `report` raised it, between two steps.
-        """
+    def company(self) -> Company:
+        """Return a new company, in which requests are painted."""
         ...
 
 

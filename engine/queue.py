@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.errors import Cancelled, EngineError, QueueFull, TooManyJobs
@@ -64,7 +65,7 @@ class Queue:
         self._reserved: list[int] = []
         """People whose job is being written to SQLite just now: it counts already, so that nobody slips past a limit meanwhile."""
         self._seconds_per_cost: float | None = None
-        self._painting_since = 0.0
+        self._painting_since: dict[int, float] = {}
         self._filled = asyncio.Event()
 
     @property
@@ -162,12 +163,21 @@ class Queue:
             self._finishes.clear()
             self._filled.clear()
             await self._filled.wait()
+        return self._begin(self._jobs[self._order()[0]])
+
+    def next_if(self, fits: Callable[[Job], bool]) -> Job | None:
+        """Return the job whose turn it is, if there is one and it fits; then it counts as being painted from now on."""
+        if not self._starts:
+            return None
         job = self._jobs[self._order()[0]]
+        return self._begin(job) if fits(job) else None
+
+    def _begin(self, job: Job) -> Job:
         self._virtual_time = self._starts.pop(job.id)
         # A tag that has been passed says nothing more, and the table must not grow for ever.
         self._finishes = {user_id: finish for user_id, finish in self._finishes.items() if finish > self._virtual_time}
         job.state = State.PAINTING
-        self._painting_since = time.monotonic()
+        self._painting_since[job.id] = time.monotonic()
         job.touch()
         self._moved()
         return job
@@ -182,9 +192,10 @@ class Queue:
             return 0.0
         if self._seconds_per_cost is None:
             return None
-        running = [other for other in self._jobs.values() if other.state is State.PAINTING]
-        spent_s = time.monotonic() - self._painting_since
-        left_s = sum(max(cost(other.request) * self._seconds_per_cost - spent_s, 0.0) for other in running)
+        now, running = time.monotonic(), [other for other in self._jobs.values() if other.state is State.PAINTING]
+        # Those that are painted together share the device.
+        spent_s = {other.id: (now - self._painting_since.get(other.id, now)) / len(running) for other in running}
+        left_s = sum(max(cost(other.request) * self._seconds_per_cost - spent_s[other.id], 0.0) for other in running)
         return left_s + self._place(job)[1] * self._seconds_per_cost
 
     async def cancel(self, job: Job) -> bool:
@@ -258,6 +269,7 @@ class Queue:
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.id, None)
         self._starts.pop(job.id, None)
+        self._painting_since.pop(job.id, None)
         if job.id in self._held:
             self._held.remove(job.id)
         job.touch()

@@ -1,4 +1,4 @@
-"""The engine thread: the only one that touches a painter. The event loop hands it one job at a time and is never blocked by it."""
+"""The engine thread: the only one that touches a painter. The event loop hands it jobs that paint well together, and is never blocked by it."""
 
 import asyncio
 import concurrent.futures
@@ -7,11 +7,13 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from engine.errors import Broken, Cancelled, EngineError, Misconfigured
 from engine.history import History
-from engine.jobs import Job, Painter, Painting, Progress
+from engine.jobs import Company, Job, Painter, Progress, Ticket
 from engine.queue import Queue
 
 log = logging.getLogger(__name__)
@@ -125,40 +127,97 @@ class Worker:
             log.info("model %s loaded in %.1f s", painter.model, time.monotonic() - started)
         return painter
 
-    async def _serve(self, painter: Painter, job: Job) -> None:
-        loop = asyncio.get_running_loop()
-        painted: asyncio.Future[Painting] | None = None
+    async def _serve(self, usual: Painter, first: Job) -> None:
+        """Serve a job, and those that may join it, until nobody is left."""
+        load = self._others.get(first.request.model)
+        company: Company | None = None
+        under_way: dict[Ticket, Job] = {}
+        job: Job | None = first
+        while job is not None or under_way:
+            if job is not None:
+                company = await self._take_on(usual, job, company, under_way)
+            if company is not None:
+                await self._step(company, under_way)
+            may_join = company is not None and bool(under_way) and company.has_room
+            job = self._queue.next_if(lambda job: self._others.get(job.request.model) is load) if may_join else None
+
+    async def _step(self, company: Company, under_way: dict[Ticket, Job]) -> None:
+        """Have a company paint for a moment. A thread cannot be cancelled: at a stop it is told to, and waited for."""
+        painting = asyncio.ensure_future(self._paint_on(company, under_way))
         try:
-            await self._history.start(job)
-            painted = loop.run_in_executor(self._engine, self._paint, painter, job, loop)
-            # Shielded, because a thread cannot be cancelled: it is told to stop, and waited for.
-            painting = await asyncio.shield(painted)
-            await self._queue.painted(job, painting)
-            log.info("job %d: painted in %.1f s", job.id, painting.seconds)
+            await asyncio.shield(painting)
         except asyncio.CancelledError:
             self._stopping.set()
-            if painted is not None:
-                await asyncio.wait([painted])
-                await self._note_last(job, painted)
+            await asyncio.wait([painting])
+            await self._drop_cancelled(company, under_way)
             raise
-        except EngineError as error:
-            if isinstance(error, Misconfigured):
-                log.error("job %d: %s", job.id, error)
-            else:
-                log.info("job %d: %s", job.id, type(error).__name__)
-            await self._fail(job, error)
-        except Exception:
-            reference = f"{job.id}-{secrets.token_hex(2)}"
-            log.exception("job %d: failed, reference %s", job.id, reference)
-            await self._fail(job, Broken(reference))
 
-    async def _note_last(self, job: Job, painted: "asyncio.Future[Painting]") -> None:
-        """Note what the last job came to before a stop; where it came to nothing, the next start takes it up again."""
-        error = painted.exception()
-        if error is None:
-            await self._queue.painted(job, painted.result())
-        elif isinstance(error, Cancelled) and job.cancelled:
-            await self._queue.failed(job, error)
+    async def _paint_on(self, company: Company, under_way: dict[Ticket, Job]) -> None:
+        """Have a company paint for a moment, and note what came of it."""
+        await self._drop_cancelled(company, under_way)
+        try:
+            done = await asyncio.get_running_loop().run_in_executor(self._engine, company.step) if under_way else ()
+        except Exception as error:
+            for ticket, job in under_way.items():
+                company.drop(ticket)
+                await self._give_up(job, error)
+            under_way.clear()
+            return
+        for ticket in done:
+            await self._finish(under_way.pop(ticket), ticket)
+
+    async def _drop_cancelled(self, company: Company, under_way: dict[Ticket, Job]) -> None:
+        """End the jobs that are called off, and may not get to a step that tells them."""
+        for ticket, job in list(under_way.items()):
+            if job.cancelled:
+                company.drop(ticket)
+                del under_way[ticket]
+                await self._give_up(job, Cancelled())
+
+    async def _take_on(self, usual: Painter, job: Job, company: Company | None, under_way: dict[Ticket, Job]) -> Company | None:
+        """Begin a job in a company, the painter's own where there is none yet, and return that."""
+        loop = asyncio.get_running_loop()
+
+        def begin() -> tuple[Company, Ticket]:
+            joined = self._right_painter(usual, job.request.model).company() if company is None else company
+            return joined, joined.join(job.request, partial(self._report, job, loop, Reported.now()))
+
+        try:
+            await self._history.start(job)
+            company, ticket = await loop.run_in_executor(self._engine, begin)
+            under_way[ticket] = job
+        except Exception as error:
+            await self._give_up(job, error)
+        return company
+
+    async def _finish(self, job: Job, ticket: Ticket) -> None:
+        """Note what a job came to."""
+        try:
+            if ticket.error is not None:
+                raise ticket.error
+            assert ticket.result is not None
+            if job.cancelled:
+                # There was no step left to stop at.
+                raise Cancelled
+            painting = replace(ticket.result, seconds=ticket.busy_s)
+            await asyncio.get_running_loop().run_in_executor(self._engine, self._history.store, job, painting)
+            await self._queue.painted(job, painting)
+            log.info("job %d: painted in %.1f s", job.id, painting.seconds)
+        except Exception as error:
+            if not (isinstance(error, Cancelled) and self._stopping.is_set() and not job.cancelled):
+                await self._give_up(job, error)
+
+    async def _give_up(self, job: Job, error: Exception) -> None:
+        """Tell why a job ends without pictures; what nobody foresaw is told by a reference to the log."""
+        if isinstance(error, Misconfigured):
+            log.error("job %d: %s", job.id, error)
+        elif isinstance(error, EngineError):
+            log.info("job %d: %s", job.id, type(error).__name__)
+        else:
+            reference = f"{job.id}-{secrets.token_hex(2)}"
+            log.error("job %d: failed, reference %s", job.id, reference, exc_info=error)
+            error = Broken(reference)
+        await self._fail(job, error)
 
     async def _fail(self, job: Job, error: EngineError) -> None:
         try:
@@ -167,28 +226,35 @@ class Worker:
             # A full disk, mostly. The queue has ended the job for those who wait, and the others are to be served.
             log.exception("job %d: its end cannot be written down, so the next start takes it up again", job.id)
 
-    def _paint(self, painter: Painter, job: Job, loop: asyncio.AbstractEventLoop) -> Painting:
-        """Run on the engine thread: paint a job and write its pictures to disk."""
-        reported = previewed = time.monotonic() - REPORT_EVERY_S
+    def _report(self, job: Job, loop: asyncio.AbstractEventLoop, reported: "Reported", progress: Progress) -> None:
+        """Run on the engine thread: tell the loop how far a job is, not too often, and stop it where it is to be stopped.
 
-        def report(progress: Progress) -> None:
-            nonlocal reported, previewed
-            if job.cancelled or self._stopping.is_set():
-                raise Cancelled
-            now = time.monotonic()
-            if now - reported < REPORT_EVERY_S and progress.done < progress.total:
-                return
-            preview = None
-            if progress.preview is not None and now - previewed >= self._preview_every_s:
-                preview, previewed = progress.preview(), now
-            reported = now
-            # The closure of the preview holds tensors: it stays on this thread.
-            told = Progress(progress.stage, progress.done, progress.total)
-            loop.call_soon_threadsafe(self._queue.report, job, told, preview)
-
-        painting = self._right_painter(painter, job.request.model).paint(job.request, report)
-        if job.cancelled:
-            # There was no step left to stop at.
+        Raises:
+            Cancelled: it is.
+        """
+        if job.cancelled or self._stopping.is_set():
             raise Cancelled
-        self._history.store(job, painting)
-        return painting
+        now = time.monotonic()
+        if now - reported.told < REPORT_EVERY_S and progress.done < progress.total:
+            return
+        preview = None
+        if progress.preview is not None and now - reported.previewed >= self._preview_every_s:
+            preview, reported.previewed = progress.preview(), now
+        reported.told = now
+        # The closure of the preview holds tensors: it stays on this thread.
+        told = Progress(progress.stage, progress.done, progress.total)
+        loop.call_soon_threadsafe(self._queue.report, job, told, preview)
+
+
+@dataclass(slots=True)
+class Reported:
+    """When a job's progress was told and shown last, in seconds of the monotonic clock."""
+
+    told: float
+    previewed: float
+
+    @classmethod
+    def now(cls) -> "Reported":
+        """Have the first report be told, and the first preview wait."""
+        began = time.monotonic() - REPORT_EVERY_S
+        return cls(began, began)

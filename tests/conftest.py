@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.company import InTurn
 from engine.history import History
 from engine.jobs import Job, Kind, Painting, Picture, Progress, Request
 
@@ -72,6 +73,9 @@ class ScriptedPainter:
         pictures = tuple(Picture(png((seed % 256, 100, 50)), seed, 8, 8, self.seen(request.prompt)) for seed in request.seeds)
         unknown = tuple(word for word in request.prompt.split() if word not in self.known_words)
         return Painting(pictures, self.model, request.steps or 30, request.guidance or 1.5, 0.5, unknown, self.space)
+
+    def company(self) -> InTurn:
+        return InTurn(self.paint)
 
     def loaded(self) -> "ScriptedPainter":
         """Return itself, where a painter is to be loaded."""

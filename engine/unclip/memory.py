@@ -1,13 +1,16 @@
 """Where weights live between two uses: on the device that computes, or on the host, from where they visit it one module at a time."""
 
 import contextlib
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from engine.errors import Misconfigured
+
+log = logging.getLogger(__name__)
 
 WORKSPACE_BYTES = 3 * 2**30
 """Left free beside resident weights: what a batch of nine pictures of LAION's sizes needs while it is painted, counted by
@@ -41,6 +44,31 @@ class Lodging:
         finally:
             for part, data in zip(parts, at_home, strict=True):
                 part.data = data
+
+
+class Room:
+    """How many rows of a batch a network takes at once: as many as come, until memory does not suffice."""
+
+    def __init__(self) -> None:
+        self.most: int | None = None
+
+    def fill(self, rows: int, answer: Callable[[slice], Tensor]) -> Tensor:
+        """Have all rows answered, in as few parts as memory takes.
+
+        Raises:
+            torch.OutOfMemoryError: it does not take a single one.
+        """
+        while True:
+            most = min(self.most or rows, rows)
+            try:
+                parts = [answer(slice(first, first + most)) for first in range(0, rows, most)]
+                return torch.cat(parts) if len(parts) > 1 else parts[0]
+            except torch.OutOfMemoryError:
+                if most == 1:
+                    raise
+                self.most = (most + 1) // 2
+                log.warning("out of memory with %d rows: %d at once from now on", most, self.most)
+            torch.cuda.empty_cache()
 
 
 def choose_lodging(device: torch.device, weights_bytes: int, memory: str) -> Lodging:

@@ -8,19 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from engine import pictures, uploads
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import SEED_LIMIT, Kind, Painting, Picture, Progress, Request, check_prompt, words_of
+from engine.jobs import SEED_LIMIT, Kind, Painting, Picture, Progress, Report, Request, check_prompt, words_of
 from engine.options import Keywords, Options, Solver, several
 from engine.unclip.clip import TextCondition
+from engine.unclip.company import Company, Course, Leg, Paces
 from engine.unclip.model import Model, Setting
 from engine.unclip.sampling import Repaint, Walk, noise_from_seeds, walk_alone
 from engine.unclip.schedule import resampled
@@ -29,8 +30,6 @@ from engine.uploads import Frame, Framing
 
 log = logging.getLogger(__name__)
 
-Report = Callable[[Progress], None]
-"""Told after every denoising step; raising stops the work between two steps."""
 FIRST_CANDIDATE_STREAM = 100
 """Streams of noise below belong to the prior's first draw and to the unets."""
 EVERYDAY = (
@@ -114,10 +113,25 @@ class Canvas:
 
 
 @dataclass(frozen=True, slots=True)
+class Commission:
+    """Samples to paint, from unet `first` on; `canvas` is what they are repainted on, `finish` makes the pictures what was asked for."""
+
+    wanted: Sequence[Sample]
+    how: Options
+    first: int = 1
+    canvas: Canvas | None = None
+    finish: Callable[[Image.Image], Image.Image] = lambda image: image
+
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
 class Painter:
-    """A loaded model. One thread at a time may paint with it."""
+    """A loaded model, and how fast its networks turned out to be. One thread at a time may paint with it."""
 
     parts: Model
+    paces: dict[nn.Module, Paces] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_config(cls, path: Path | str, device: str = "auto", dtype: str = "auto", memory: str = "auto") -> "Painter":
@@ -191,15 +205,29 @@ class Painter:
             Cancelled: `report` raised it, between two steps.
             Misconfigured: what comes out is no picture in the number format that was chosen.
         """
+        return self.alone(self.course(request, report))
+
+    def company(self) -> Company[[Request, Report], Painting]:
+        """Return a new company, in which requests are painted beside each other."""
+        return Company(self.parts.lodging, self.course, self.paces)
+
+    def course(self, request: Request, report: Report) -> Course[Painting]:
+        """Paint what was asked, walk by walk: whoever takes the course walks them, alone or beside those of others.
+
+        Raises:
+            InvalidRequest: see the operations.
+            Misconfigured: what comes out is no picture in the number format that was chosen.
+        """
         started = time.perf_counter()
-        how = Keywords(count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
+        how = Options(count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
         match request.kind:
             case Kind.VARIATION:
-                painted = self.variation([request.image or b""], report, prompt=request.prompt, **how)
+                commission = self.to_vary([request.image or b""], request.prompt, Framing.CROP, how)
             case Kind.INPAINT:
-                painted = self.inpaint(request.image or b"", request.mask, request.prompt, report, framing=Framing.PAD, **how)
+                commission = self.to_repaint(request.image or b"", request.mask, request.prompt, Framing.PAD, how)
             case Kind.DREAM:
-                painted = self.dream([request.prompt], report, **how)
+                commission = self.to_dream([request.prompt], how)
+        painted = yield from self.work(commission, report)
         settings = painted[0].settings
         embeddings = to_bytes(self.look([one.image for one in painted], Framing.PAD)) if self.space else [None] * len(painted)
         return Painting(
@@ -218,10 +246,12 @@ class Painter:
         Raises:
             InvalidRequest: a prompt or an option is not what it must be, or this model has no prior or no decoder.
         """
-        how = Options(**options)
+        return self.alone(self.work(self.to_dream(prompts, Options(**options)), report))
+
+    def to_dream(self, prompts: Sequence[str], how: Options) -> "Commission":
+        """Say what a dream comes to; see `dream`."""
         self.needs("dream", clip=True, prior=True, decoder=True)
-        wanted = [sample for prompt in checked(prompts) for sample in samples_of(prompt, how)]
-        return self.work(wanted, how, report)
+        return Commission([sample for prompt in checked(prompts) for sample in samples_of(prompt, how)], how)
 
     def variation(
         self, images: Sequence[bytes], report: Report = no_report, *, prompt: str = "", framing: Framing = Framing.CROP, **options: Unpack[Keywords]
@@ -234,7 +264,10 @@ class Painter:
         Raises:
             InvalidRequest: a picture, the prompt or an option is not what it must be, or this model has no CLIP or no decoder.
         """
-        how = Options(**options)
+        return self.alone(self.work(self.to_vary(images, prompt, framing, Options(**options)), report))
+
+    def to_vary(self, images: Sequence[bytes], prompt: str, framing: Framing, how: Options) -> "Commission":
+        """Say what variations come to; see `variation`."""
         self.needs("variation", clip=True, decoder=True)
         if prompt:
             check_prompt(prompt)
@@ -242,7 +275,7 @@ class Painter:
         for image in several_pictures(images):
             embed = self.look([image], framing)[0]
             wanted += [replace(sample, embed=embed) for sample in samples_of(prompt, how)]
-        return self.work(wanted, how, report)
+        return Commission(wanted, how)
 
     def inpaint(
         self,
@@ -261,7 +294,10 @@ class Painter:
         Raises:
             InvalidRequest: picture, mask, prompt or an option is not what it must be, or this model has no prior or no decoder.
         """
-        how = Options(**options)
+        return self.alone(self.work(self.to_repaint(image, mask, prompt, framing, Options(**options)), report))
+
+    def to_repaint(self, image: bytes, mask: bytes | None, prompt: str, framing: Framing, how: Options) -> "Commission":
+        """Say what repainting comes to; see `inpaint`."""
         self.needs("inpaint", clip=True, prior=True, decoder=True)
         check_prompt(prompt)
         original = uploads.open_picture(image)
@@ -273,7 +309,7 @@ class Painter:
         def finish(painted: Image.Image) -> Image.Image:
             return frame.undo(original, painted, repaint)
 
-        return self.work(samples_of(prompt, how), how, report, canvas=canvas, finish=finish)
+        return Commission(samples_of(prompt, how), how, canvas=canvas, finish=finish)
 
     def upscale(
         self, images: Sequence[bytes], report: Report = no_report, *, prompt: str = "", framing: Framing = Framing.CROP, **options: Unpack[Keywords]
@@ -295,7 +331,7 @@ class Painter:
             smaller = to_samples([Frame(image.size, base, framing).apply(image)])[0]
             # No upsampler is told the embedding of what it enlarges.
             wanted += [replace(sample, smaller=smaller, embed=torch.zeros(0)) for sample in samples_of(prompt, how)]
-        return self.work(wanted, how, report, first=2)
+        return self.alone(self.work(Commission(wanted, how, first=2), report))
 
     def embed(self, prompts: Sequence[str], report: Report = no_report, **options: Unpack[Keywords]) -> list[Embedded]:
         """Embed prompts, and let the prior draw the picture embedding of each: the nearest to the prompt of so many `candidates`.
@@ -314,7 +350,7 @@ class Painter:
         result = []
         for batch in batches(wanted, how.batch):
             text = self.read([sample.prompt for sample in batch])
-            embeds = self.imagine(batch, text, how, count)
+            embeds = self.alone(self.imagine(batch, text, how, count))
             for sample, text_embed, image_embed in zip(batch, text.embed.cpu().numpy(), embeds.cpu().numpy(), strict=True):
                 tokens = clip.tokenize([sample.prompt])[0]
                 kept = tokens[: int(tokens.argmax()) + 1].tolist()
@@ -343,17 +379,20 @@ class Painter:
             )
 
     @torch.inference_mode()
-    def work(
-        self,
-        wanted: Sequence[Sample],
-        how: Options,
-        report: Report,
-        *,
-        first: int = 1,
-        canvas: Canvas | None = None,
-        finish: Callable[[Image.Image], Image.Image] = lambda image: image,
-    ) -> list[Painted]:
-        """Paint samples in batches, walking down the cascade from unet `first`."""
+    def alone(self, course: Course[R]) -> R:
+        """Take a course to its end, with nobody beside it."""
+        try:
+            while True:
+                leg = next(course)
+                with self.parts.lodging.visit(leg.network):
+                    walk_alone(leg.walk, leg.ask)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+
+    def work(self, commission: "Commission", report: Report) -> Course[list[Painted]]:
+        """Paint samples in batches, walking down the cascade from the commission's first unet."""
+        wanted, how, first, canvas = commission.wanted, commission.how, commission.first, commission.canvas
         settings = self.settings(how)
         dreamt = [sample for sample in wanted if sample.embed is None]
         resamples = how.resamples if canvas is not None else 1
@@ -369,14 +408,14 @@ class Painter:
                 embeds = torch.stack(given).to(self.parts.lodging.device)
             else:
                 assert text is not None
-                embeds = self.imagine(batch, text, how, count)
+                embeds = yield from self.imagine(batch, text, how, count)
             smaller = [sample.smaller for sample in batch if sample.smaller is not None]
-            samples = self.decode(
+            samples = yield from self.decode(
                 batch, embeds, text, settings, count, torch.stack(smaller) if smaller else None, first=first, canvas=canvas, resamples=resamples
             )
             for sample, embed, image in zip(batch, embeds.float().cpu().numpy(), to_images(samples), strict=True):
                 facts = self.facts(sample, how, settings[first - 1 :])
-                result.append(Painted(self.with_receipt(finish(image), sample, facts), embed if len(embed) else None, facts))
+                result.append(Painted(self.with_receipt(commission.finish(image), sample, facts), embed if len(embed) else None, facts))
         return result
 
     def reads_text(self, batch: Sequence[Sample]) -> bool:
@@ -436,38 +475,29 @@ class Painter:
         with lodging.visit(clip):
             return clip.embed_image((to_samples(framed).to(lodging.device) + 1) / 2)
 
-    @torch.inference_mode()
-    def imagine(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: "Counter") -> Tensor:
+    def imagine(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: "Counter") -> Course[Tensor]:
         """Let the prior draw a picture embedding for each sample, (B, D) float of unit length, the nearest to its prompt of all candidates."""
-        prior, lodging, setting = self.parts.prior, self.parts.lodging, self.prior_setting(how)
+        prior, setting = self.parts.prior, self.prior_setting(how)
         assert prior is not None
         seeds = [sample.prior_seed for sample in batch]
         steps, rule = prior.plan(setting.steps, setting.solver)
         best: Tensor | None = None
-        nearest = torch.full((len(batch),), -torch.inf, device=lodging.device)
-        with lodging.visit(prior.net):
+        nearest = torch.full((len(batch),), -torch.inf, device=text.embed.device)
+        with self.parts.lodging.visit(prior.net):
             brief = prior.brief(text, setting.guidance, steps)
-            for candidate in range(how.candidates):
-                stream = candidate and FIRST_CANDIDATE_STREAM + candidate
-                draw = noise_from_seeds(seeds, tuple(text.embed.shape[1:]), lodging.device, stream)
-                walk = Walk(
-                    brief,
-                    prior.start(draw()),
-                    steps,
-                    rule,
-                    draw,
-                    predicts=prior.predicts,
-                    settle=prior.settle,
-                    on_step=partial(count.step, "prior"),
-                )
-                embed = prior.finish(walk_alone(walk, prior.ask)) / prior.scale
-                near = F.cosine_similarity(embed, text.embed.float())
-                best = embed if best is None else torch.where((near > nearest)[:, None], embed, best)
-                nearest = torch.maximum(near, nearest)
+        for candidate in range(how.candidates):
+            stream = candidate and FIRST_CANDIDATE_STREAM + candidate
+            draw = noise_from_seeds(seeds, tuple(text.embed.shape[1:]), text.embed.device, stream)
+            on_step = partial(count.step, "prior")
+            walk = Walk(brief, prior.start(draw()), steps, rule, draw, predicts=prior.predicts, settle=prior.settle, on_step=on_step)
+            yield Leg(prior.net, prior.ask, walk)
+            embed = prior.finish(walk.sample) / prior.scale
+            near = F.cosine_similarity(embed, text.embed.float())
+            best = embed if best is None else torch.where((near > nearest)[:, None], embed, best)
+            nearest = torch.maximum(near, nearest)
         assert best is not None
         return best
 
-    @torch.inference_mode()
     def decode(
         self,
         batch: Sequence[Sample],
@@ -480,7 +510,7 @@ class Painter:
         first: int,
         canvas: Canvas | None,
         resamples: int,
-    ) -> Tensor:
+    ) -> Course[Tensor]:
         """Walk down the cascade: (B, C, H, W) float, pictures in [-1, 1] but for the last step's overshoot."""
         lodging = self.parts.lodging
         seeds = [sample.seed for sample in batch]
@@ -490,22 +520,23 @@ class Painter:
                 continue
             setting = settings[number - 1]
             draw = noise_from_seeds(seeds, (stage.unet.channels, stage.side, stage.side), lodging.device, stream=number)
-            name = "base" if number == 1 else "upsampler"
+            steps, rule = stage.plan(setting.steps, setting.solver)
             with lodging.visit(stage.unet):
                 lowres = {} if samples is None else stage.enlarge(samples, draw)
-                steps, rule = stage.plan(setting.steps, setting.solver)
-                walk = Walk(
-                    stage.brief(embeds, text, setting.guidance, lowres, steps),
-                    draw(),
-                    resampled(steps, resamples),
-                    rule,
-                    draw,
-                    predicts=stage.predicts,
-                    settle=stage.settle,
-                    repaint=None if canvas is None else canvas.at(stage.side, lodging.device),
-                    on_step=partial(count.step, name),
-                )
-                samples = walk_alone(walk, stage.ask)
+                brief = stage.brief(embeds, text, setting.guidance, lowres, steps)
+            walk = Walk(
+                brief,
+                draw(),
+                resampled(steps, resamples),
+                rule,
+                draw,
+                predicts=stage.predicts,
+                settle=stage.settle,
+                repaint=None if canvas is None else canvas.at(stage.side, lodging.device),
+                on_step=partial(count.step, "base" if number == 1 else "upsampler"),
+            )
+            yield Leg(stage.unet, stage.ask, walk)
+            samples = walk.sample
         assert samples is not None
         if not torch.isfinite(samples).all():
             # Half precision overflows where a network was trained for the full one.

@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.options import Solver
 from engine.unclip.clip import TextCondition
 from engine.unclip.dialects import Release
+from engine.unclip.memory import Room
 from engine.unclip.prior import PriorCondition, PriorNetwork
 from engine.unclip.sampling import Draw, Prediction, Predicts, Rule, Walk, clip, ddim, ddpm, dpm, dynamic_threshold
 from engine.unclip.schedule import Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
@@ -86,6 +87,11 @@ class Joined(Generic[T]):
         if self._whole is None or len(parts) != len(self._parts) or any(one is not other for one, other in zip(parts, self._parts, strict=True)):
             self._parts, self._whole = list(parts), self._join(parts)
         return self._whole
+
+
+def some(rows: Tensor | None, part: slice) -> Tensor | None:
+    """Return some rows of what there may be none of."""
+    return None if rows is None else rows[part]
 
 
 def known_before(walk: Walk[Any]) -> Tensor:
@@ -212,6 +218,11 @@ class PriorBrief:
     guidance: float
     moments: "Ahead[Tensor]"
 
+    @property
+    def rows(self) -> int:
+        """How many the network works on."""
+        return self.count * (1 if self.null is None else 2)
+
 
 @dataclass(frozen=True, slots=True)
 class UnetStage:
@@ -234,6 +245,7 @@ class UnetStage:
     can_be_guided: bool
     steps: int | None
     joined: Joined[UnetCondition] = field(default_factory=lambda: Joined(UnetCondition.join))
+    room: Room = field(default_factory=Room)
 
     @classmethod
     def of(cls, unet: Unet, release: Release, config: DecoderConfig, index: int, curve: Tensor) -> "UnetStage":
@@ -325,7 +337,11 @@ class UnetStage:
         )
         lowres = torch.cat([brief.lowres for brief in briefs for _ in brief.conditions if brief.lowres is not None]) if unet.lowres_cond else None
         before = rows(known_before) if unet.self_cond else None
-        output = unet.answer(x, scales, outer, inner, lowres_cond_img=lowres, self_cond=before).float()
+
+        def answer(part: slice) -> Tensor:
+            return unet.answer(x[part], scales[part], outer[part], inner[part], lowres_cond_img=some(lowres, part), self_cond=some(before, part))
+
+        output = self.room.fill(len(x), answer).float()
         return [self.guided(part, brief) for part, brief in zip(output.split([len(moment.scales) for moment in moments]), briefs, strict=True)]
 
     def guided(self, output: Tensor, brief: "UnetBrief") -> Prediction:
@@ -360,6 +376,11 @@ class UnetBrief:
     guidance: float
     lowres: Tensor | None
     moments: "Ahead[UnetMoment]"
+
+    @property
+    def rows(self) -> int:
+        """How many the network works on."""
+        return self.count * len(self.conditions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from engine.training import world
 from engine.training.clip import misspelt
 from engine.training.sheets import contact_sheet
 from engine.training.world import BACKGROUNDS, NAMES, OBJECTS, PLACE_WORDS, SIDE, SIZE_NAMES, SIZES, Place, Scene, Sprites, Thing
-from engine.unclip.painter import Painter, samples_of
+from engine.unclip.painter import Commission, Painter, samples_of
 
 MODEL = Path(__file__).parents[2] / "configs" / "picturebook" / "picturebook.json"
 BORDER_PX = 2
@@ -270,7 +270,7 @@ class Benchmark:
             how = Options(count=1, seed=start)
             embeds = self.painter.read(prompts[start : start + AT_ONCE]).embed
             samples = [replace(samples_of(prompt, how)[0], embed=embed) for prompt, embed in zip(prompts[start:], embeds, strict=False)]
-            without += self.look([one.image for one in self.painter.work(samples, how, lambda progress: None)])
+            without += self.look([one.image for one in self.painter.alone(self.painter.work(Commission(samples, how), lambda progress: None))])
         figures["no prior: the text's embedding"] = all_right(scenes, without)
         tell("object, background, size and place, with", figures)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cogs._client import Endpoint, Reverie
+from engine.company import InTurn
 from engine.history import History
 from engine.jobs import Kind, Painting, Picture, Progress, Request
 from engine.queue import Limits, Queue
@@ -29,6 +30,9 @@ class Patience:
 
     def __init__(self, pace_s: float) -> None:
         self._pace_s = pace_s
+
+    def company(self) -> InTurn:
+        return InTurn(self.paint)
 
     def paint(self, request: Request, report: Callable[[Progress], None]) -> Painting:
         started = time.perf_counter()

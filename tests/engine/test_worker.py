@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine.errors import Broken, Misconfigured
+from engine.company import Turn
+from engine.errors import Broken, InvalidRequest, Misconfigured
 from engine.history import History
 from engine.jobs import Job, Origin, Painting, Progress, Request, State
 from engine.queue import Limits, Queue
@@ -38,8 +39,9 @@ async def ask(queue: Queue) -> Job:
 
 async def until(job: Job, *states: State) -> None:
     """Wait for a job to come into one of these states."""
-    while job.state not in states:
-        await asyncio.wait_for(job.change(), timeout=10)
+    async with asyncio.timeout(10):
+        while job.state not in states:
+            await job.change()
 
 
 async def test_a_job_is_painted_and_its_pictures_are_on_disk(queue: Queue, history: History, painter: ScriptedPainter, tmp_path: Path) -> None:
@@ -331,3 +333,118 @@ async def test_a_model_that_cannot_be_loaded_fails_its_jobs_and_no_others(queue:
         await until(broken, State.FAILED)
         await until(fine, State.PAINTED)
         assert isinstance(broken.error, Misconfigured)
+
+
+class Circle:
+    """A company in which everybody who is not `waiting` gets one step at a time; `most` is how many were in it at once."""
+
+    def __init__(self, painter: ScriptedPainter, places: int) -> None:
+        self.painter, self.places, self.most = painter, places, 0
+        self.turns: dict[Turn, int] = {}
+        self.hold = threading.Event()
+        self.hold.set()
+        self.breaks = False
+
+    has_room = property(lambda self: len(self.turns) < self.places)
+
+    def __len__(self) -> int:
+        return len(self.turns)
+
+    def join(self, request: Request, report: Callable[[Progress], None]) -> Turn:
+        if request.prompt == "nothing":
+            raise InvalidRequest("prompt", "hold at least one word")
+        turn = Turn(request, report)
+        self.turns[turn] = 0
+        self.most = max(self.most, len(self.turns))
+        return turn
+
+    def step(self) -> list[Turn]:
+        self.hold.wait(10)
+        if self.breaks:
+            self.breaks = False
+            raise RuntimeError("the circle is broken")
+        done = []
+        for turn in list(self.turns):
+            if turn.request.prompt == "patience":
+                continue
+            self.turns[turn] += 1
+            try:
+                turn.report(Progress("base", self.turns[turn], 5))
+                if self.turns[turn] == 5:
+                    turn.result, turn.busy_s = self.painter.paint(turn.request, lambda progress: None), 0.25
+            except Exception as error:
+                turn.error = error
+            if turn.result or turn.error:
+                done.append(turn)
+                del self.turns[turn]
+        return done
+
+    def drop(self, turn: Turn) -> None:
+        del self.turns[turn]
+
+
+@pytest.fixture
+def circle(painter: ScriptedPainter) -> Circle:
+    circle = Circle(painter, places=3)
+    painter.company = lambda: circle  # type: ignore[method-assign, assignment, return-value] # more than one at a time
+    return circle
+
+
+async def ask_for(queue: Queue, prompt: str, model: str = "") -> Job:
+    return await queue.submit(Request(prompt, seed=3, count=1, model=model), Origin(user_id=1, channel_id=1))
+
+
+async def test_jobs_are_painted_together_as_far_as_there_is_room(
+    queue: Queue, history: History, painter: ScriptedPainter, circle: Circle, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = [await ask_for(queue, prompt) for prompt in ("a cat", "nothing", "a dog", "a house", "a tree")]
+    async with working(Worker(queue, history, lambda: painter)):
+        for job in jobs:
+            await until(job, State.PAINTED, State.FAILED)
+    assert [job.state for job in jobs] == [State.PAINTED, State.FAILED, *[State.PAINTED] * 3]
+    assert circle.most == 3 and not circle
+    assert [job.painting.seconds for job in jobs if job.painting] == [0.25] * 4, "the share of the device, not the wait for others"
+
+
+async def test_a_job_of_another_model_does_not_join(queue: Queue, history: History, painter: ScriptedPainter, circle: Circle) -> None:
+    other = ScriptedPainter()
+    other.model = "other"
+    jobs = [await ask_for(queue, "a cat"), await ask_for(queue, "a dog", "other"), await ask_for(queue, "a tree")]
+    async with working(Worker(queue, history, lambda: painter, others={"other": lambda: other})):
+        for job in jobs:
+            await until(job, State.PAINTED)
+    assert circle.most == 1 and [request.prompt for request in other.painted] == ["a dog"]
+
+
+async def test_a_job_that_gets_no_step_can_be_called_off(queue: Queue, history: History, painter: ScriptedPainter, circle: Circle) -> None:
+    async with working(Worker(queue, history, lambda: painter)):
+        patient = await ask_for(queue, "patience")
+        await until(patient, State.PAINTING)
+        await queue.cancel(patient)
+        await until(patient, State.CANCELLED)
+        await until(await ask_for(queue, "a cat"), State.PAINTED)
+    assert not circle
+
+
+async def test_at_a_stop_all_jobs_that_are_painted_wait_for_the_next_start(
+    queue: Queue, history: History, painter: ScriptedPainter, circle: Circle
+) -> None:
+    circle.hold.clear()
+    jobs = [await ask_for(queue, prompt) for prompt in ("a cat", "patience", "a dog")]
+    async with working(Worker(queue, history, lambda: painter)) as task:
+        await until(jobs[0], State.PAINTING)
+        task.cancel()
+        await asyncio.sleep(0)
+        circle.hold.set()
+    assert [job.state for job in await history.unfinished()] == [State.WAITING] * 3
+
+
+async def test_a_company_that_breaks_fails_who_is_in_it_and_the_next_are_served(
+    queue: Queue, history: History, painter: ScriptedPainter, circle: Circle
+) -> None:
+    circle.breaks = True
+    first = await ask_for(queue, "a cat")
+    async with working(Worker(queue, history, lambda: painter)):
+        await until(first, State.FAILED)
+        await until(await ask_for(queue, "a dog"), State.PAINTED)
+    assert isinstance(first.error, Broken) and not circle

@@ -89,8 +89,9 @@ def test_a_sample_does_not_depend_on_its_company(painter: Painter) -> None:
     def painted(batch: list[Sample]) -> tuple[torch.Tensor, torch.Tensor]:
         text = painter.read([sample.prompt for sample in batch])
         count = Counter(no_report, 1000)
-        embeds = painter.imagine(batch, text, how, count)
-        return embeds, painter.decode(batch, embeds, text, painter.settings(how), count, None, first=1, canvas=None, resamples=1)
+        embeds = painter.alone(painter.imagine(batch, text, how, count))
+        course = painter.decode(batch, embeds, text, painter.settings(how), count, None, first=1, canvas=None, resamples=1)
+        return embeds, painter.alone(course)
 
     alone, together, mixed = painted([nine[4]]), painted(nine), painted(beside)
     for part in range(2):

@@ -1,0 +1,204 @@
+"""Requests that are painted beside others come out as if they were alone, whoever joins, stops or fails."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor, nn
+
+from engine.errors import Cancelled
+from engine.jobs import Kind, Painting, Progress, Request
+from engine.pictures import encode
+from engine.unclip.company import Company, Course, Leg, Member, Paces
+from engine.unclip.memory import Lodging, Room
+from engine.unclip.painter import Painter
+from engine.unclip.sampling import Prediction, Predicts, Walk, ddim, noise_from_seeds, walk_alone
+from engine.unclip.schedule import alpha_bars, spaced_times
+
+CPU = torch.device("cpu")
+CURVE = alpha_bars("cosine", 1000)
+FOLDER = Path(__file__).parents[3] / "configs" / "picturebook"
+
+
+@pytest.fixture(scope="module")
+def painter() -> Painter:
+    return Painter.from_config(FOLDER / "picturebook.json", device="cpu")
+
+
+def silent(progress: Progress) -> None:
+    """Hear nothing."""
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
+
+
+def painted_together(painter: Painter, requests: Sequence[Request], stretches_between: int) -> list[Painting]:
+    """Paint requests, each of which joins some stretches after the one before."""
+    company = painter.company()
+    waiting, members = list(requests), []
+    while waiting or company:
+        if waiting:
+            members.append(company.join(waiting.pop(0), silent))
+        for _ in range(stretches_between):
+            if company:
+                company.step()
+    assert [member.error for member in members] == [None] * len(members)
+    return [member.result for member in members if member.result is not None]
+
+
+def test_requests_of_all_kinds_share_steps_and_come_out_as_if_alone(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.unclip.company.STRETCH_S", 0.0)
+    monkeypatch.setattr("engine.unclip.company.GAIN", 0.0)
+    stage, sizes = type(painter.parts.stages[0]), []
+    ask = stage.ask
+    monkeypatch.setattr(stage, "ask", lambda self, walks: sizes.append(len(walks)) or ask(self, walks))
+    side = painter.side
+    picture = painter.paint(Request("a cat on a red background", seed=1, count=1, steps=4), silent).pictures[0].png
+    mask = encode(Image.new("L", (side, side), 255).crop((0, -side // 2, side, side // 2)))
+    requests = [
+        Request("a cat on a red background", seed=7, count=2, steps=6),
+        Request("a big dog on a blue background", seed=3, count=1, steps=9, guidance=1.0),
+        Request("", seed=5, count=2, steps=5, kind=Kind.VARIATION, image=picture),
+        Request("a dog on a blue background", seed=2, count=1, steps=3, kind=Kind.INPAINT, image=picture, mask=mask),
+    ]
+    alone = [painter.paint(request, silent) for request in requests]
+    sizes.clear()
+    together = painted_together(painter, requests, stretches_between=3)
+    assert max(sizes) > 1, "nothing was shared"
+    for one, other in zip(alone, together, strict=True):
+        assert (one.steps, one.guidance) == (other.steps, other.guidance)
+        for mine, theirs in zip(one.pictures, other.pictures, strict=True):
+            assert mine.seed == theirs.seed and np.abs(pixels(mine.png) - pixels(theirs.png)).max() <= 1
+
+
+@dataclass
+class Sketch:
+    """What the toy network is told."""
+
+    rows: int
+    mean: float
+
+
+def toy(walks: Sequence[Walk[Sketch]]) -> list[Prediction]:
+    """The best prediction for data around a mean; it breaks where that is no number and nobody else must notice."""
+    if any(walk.told.mean == 13 for walk in walks):
+        raise ArithmeticError("thirteen")
+    x = torch.cat([walk.x for walk in walks])
+    means = torch.cat([torch.full((walk.told.rows, 1), walk.told.mean) for walk in walks])
+    return [Prediction(part) for part in (0.5 * x + 0.5 * means).split([walk.told.rows for walk in walks])]
+
+
+NETWORKS = (nn.Identity(), nn.Identity())
+
+
+def toy_walk(seed: int, rows: int, steps: int, mean: float, stop_after: int | None = None) -> Walk[Sketch]:
+    def on_step(done: int, x_0: Tensor) -> None:
+        if done == stop_after:
+            raise Cancelled
+
+    draw = noise_from_seeds(range(seed, seed + rows), (8,), CPU)
+    return Walk(Sketch(rows, mean), draw(), spaced_times(CURVE, steps), ddim(0.7), draw, predicts=Predicts.X_0, on_step=on_step)
+
+
+def toy_course(first: Walk[Sketch], second: Walk[Sketch]) -> Course[Tensor]:
+    for network, walk in zip(NETWORKS, (first, second), strict=True):
+        yield Leg(network, toy, walk)
+    return torch.stack([first.sample, second.sample])
+
+
+JOBS = st.tuples(st.integers(1, 4), st.integers(1, 12), st.integers(1, 12), st.sampled_from([0.0, 1.0, 13.0]), st.none() | st.integers(1, 12))
+
+
+@given(st.lists(JOBS, min_size=1, max_size=8), st.data())
+@settings(max_examples=60, deadline=None)
+def test_whoever_joins_stops_or_fails_nobody_else_notices(jobs: list[tuple[int, int, int, float, int | None]], data: st.DataObject) -> None:
+    def walks(index: int) -> Iterator[Walk[Sketch]]:
+        rows, first, second, mean, stop_after = jobs[index]
+        yield toy_walk(100 * index, rows, first, mean, stop_after)
+        yield toy_walk(100 * index + 50, rows, second, mean)
+
+    company = Company(Lodging(CPU, is_resident=True), toy_course, {})
+    members: list[Member[Tensor]] = []
+    done: list[Member[Tensor]] = []
+    while len(done) < len(jobs):
+        if len(members) < len(jobs) and (not company or data.draw(st.booleans())):
+            members.append(company.join(*walks(len(members))))
+        done += company.step()
+    assert not company and len(set(map(id, done))) == len(jobs)
+    for index, (member, (_, first, _, mean, stop_after)) in enumerate(zip(members, jobs, strict=True)):
+        if mean == 13:
+            assert isinstance(member.error, ArithmeticError)
+        elif stop_after is not None and stop_after <= first:
+            assert isinstance(member.error, Cancelled)
+        else:
+            assert member.error is None and member.result is not None
+            assert torch.equal(member.result, torch.stack([walk_alone(walk, toy) for walk in walks(index)]))
+
+
+def test_too_large_a_batch_is_cut_until_memory_suffices() -> None:
+    room, tried = Room(), []
+
+    def answer(x: Tensor, most: int, part: slice) -> Tensor:
+        tried.append(len(x[part]))
+        if len(x[part]) > most:
+            raise torch.OutOfMemoryError
+        return x[part] * 2
+
+    x = torch.arange(11.0)
+    assert torch.equal(room.fill(11, partial(answer, x, 3)), x * 2)
+    assert tried == [11, 6, 3, 3, 3, 2]
+    tried.clear()
+    assert torch.equal(room.fill(4, partial(answer, x[:4], 3)), x[:4] * 2) and tried == [3, 1]
+    with pytest.raises(torch.OutOfMemoryError):
+        room.fill(2, partial(answer, x[:2], 0))
+
+
+def test_others_come_along_where_that_makes_more_rows_a_second() -> None:
+    full, idle = Paces(), Paces()
+    for now, rows in enumerate((4, 8, 12)):
+        assert full.best([4, 8, 12], now) == now == idle.best([4, 8, 12], now), "what is not known is tried"
+        full.note(rows, 0.1 * rows, now)
+        idle.note(rows, 0.1 + 0.01 * rows, now)
+    assert full.best([4, 8, 12], 3) == 0 and idle.best([4, 8, 12], 3) == 2
+    assert not full.may_share(4) and idle.may_share(4)
+    assert full.best([4], 5) == 0 and not full.may_share(6)
+    assert full.may_share(100) and full.best([4, 8, 12], 100) == 0, "that was measured long ago"
+
+
+def test_a_company_has_room_while_newcomers_would_come_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network that one walk fills, whoever is second waits in the queue, where it is fair."""
+
+    clock = [0.0]
+
+    def slow(walks: Sequence[Walk[Sketch]]) -> list[Prediction]:
+        clock[0] += 0.1 * sum(walk.told.rows for walk in walks)
+        return toy(walks)
+
+    def course(seed: int) -> Course[Tensor]:
+        walk = toy_walk(seed, 4, 30, 0.0)
+        yield Leg(NETWORKS[0], slow, walk)
+        return walk.sample
+
+    monkeypatch.setattr("engine.unclip.company.time", SimpleNamespace(perf_counter=lambda: clock[0], monotonic=lambda: clock[0]))
+    company = Company(Lodging(CPU, is_resident=True), course, {})
+    assert company.has_room
+    for seed in range(2):
+        company.join(seed)
+        assert company.has_room
+        company.step()
+    for _ in range(3):
+        company.step()
+    assert not company.has_room
+    while company:
+        company.step()
+    assert company.has_room and clock[0] < 60
