@@ -74,9 +74,14 @@ class DecoderData(DecoderDataConfig):
 
 
 class DecoderTraining(Extras, DecoderTrainConfig):
-    """The library's, with ours. `lowres_noise_max`, in (0, 1], is how noisy the smaller picture is at most that an upsampler learns to enlarge."""
+    """The library's, with ours.
+
+    `lowres_noise_max`, in (0, 1], is how noisy the smaller picture is at most that an upsampler learns to enlarge; `whiten_embeds` has unets learn
+    from embeddings as much in every direction.
+    """
 
     lowres_noise_max: float = Field(1.0, gt=0, le=1)
+    whiten_embeds: bool = False
 
 
 class DecoderRun(TrainDecoderConfig):

@@ -19,6 +19,7 @@ from engine.training.saving import write_networks
 from engine.training.sheets import sheet_of
 from engine.training.source import Batch
 from engine.training.start import fill_decoder, weights_of
+from engine.training.whitening import Whitening
 from engine.unclip.clip import Clip
 from engine.unclip.dialects import LATEST
 
@@ -57,6 +58,19 @@ class DecoderTrainee:
         if not self.trained:
             raise Misconfigured("train.unet_training_mask leaves no unet to train.")
         self.parts = {name: Part(self.decoder.unets[index], rates[index], decays[index]) for name, index in self.trained.items()}
+        self.whitening: Whitening | None = None
+
+    def whiten(self, embeds: Tensor) -> None:
+        """Learn from embeddings in the coordinates that suit these, (N, D)."""
+        self.whitening = Whitening.of(embeds)
+        if self.run.train.load_from is not None:
+            self.whitening.unfold(self.decoder)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """The cascade's, as they are to be written."""
+        weights = weights_of(self.decoder)
+        return weights if self.whitening is None else self.whitening.folded(weights)
 
     @property
     def needs_embeds(self) -> bool:
@@ -76,6 +90,7 @@ class DecoderTrainee:
         index, decoder = self.trained[name], self.decoder
         unet, side, scheduler = decoder.unets[index], decoder.image_sizes[index], decoder.noise_schedulers[index]
         assert batch.pictures is not None
+        embeds = batch.embeds if self.whitening is None or batch.embeds is None else self.whitening(batch.embeds)
         pictures = shrunk(batch.pictures, side)
         lowres, levels = (None, None) if index == 0 else self.smaller(index, batch.pictures)
         if (crop := decoder.random_crop_sizes[index]) is not None:
@@ -88,7 +103,7 @@ class DecoderTrainee:
             unet,
             pictures.contiguous(memory_format=torch.channels_last),
             scheduler.sample_random_times(len(pictures)),
-            image_embed=batch.embeds if unet.cond_on_image_embeds else None,
+            image_embed=embeds if unet.cond_on_image_embeds else None,
             text_encodings=self.encodings(batch) if unet.cond_on_text_encodings else None,
             lowres_cond_img=lowres,
             lowres_noise_level=levels,
@@ -133,11 +148,11 @@ class DecoderTrainee:
         batch = batch.first(self.run.train.n_sample_images)
         encodings = self.encodings(batch) if self.needs_captions else None
         settings, unets = self.run.model_dump(mode="json"), [*self.trained.values()]
-        return sheet_of(weights_of(self.decoder), settings, self.release, unets, batch, encodings, steps=SHEET_STEPS)
+        return sheet_of(self.weights, settings, self.release, unets, batch, encodings, steps=SHEET_STEPS)
 
     def write(self, folder: Path, name: str) -> None:
         """Write the cascade as the library's trainer does."""
-        write_networks(folder, name, weights_of(self.decoder), self.run.model_dump(mode="json"), self.release)
+        write_networks(folder, name, self.weights, self.run.model_dump(mode="json"), self.release)
 
 
 def each(value: Any, count: int) -> list[float]:

@@ -17,6 +17,8 @@ from engine.training.source import Retrieval, Source, Wanted
 from engine.unclip.clip import Clip, load_clip
 from engine.unclip.config import ClipSource, read_model_config
 
+WHITENED = 4_096
+"""Embeddings that tell in which directions they vary."""
 VALIDATED = 10_000
 """Samples at most that a prior is validated with."""
 NOT_OF_THE_RUN = ("steps", "patience", "save_every_seconds", "save_every_steps")
@@ -130,4 +132,6 @@ def train_decoder(
         prepare=preparation(data.preprocessing),
     )
     source = Source(shards, embeddings, wanted, (data.splits.train, data.splits.val), most=run.train.validation_samples)
+    if run.train.whiten_embeds and trainee.needs_embeds:
+        trainee.whiten(source.embeds(WHITENED).to(accelerator.device))
     return go(trainee, source, run, out, accelerator)

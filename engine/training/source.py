@@ -112,6 +112,17 @@ class Source:
             **options,
         )
 
+    def embeds(self, most: int) -> Tensor:
+        """Return the embeddings of the first samples to train on, (N, D), at most so many.
+
+        Raises:
+            Misconfigured: there are none.
+        """
+        found = [sample.embed for sample in itertools.islice(self.samples(self.is_training), most) if sample.embed is not None]
+        if not found:
+            raise Misconfigured(f"{self.path} holds no embeddings to train on.")
+        return torch.stack(found)
+
     def count(self) -> int:
         """Return how many samples there are to train on, about."""
         whole = self.samples(self.is_training)

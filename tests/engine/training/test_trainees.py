@@ -11,7 +11,7 @@ import pytest
 import torch
 from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from engine.errors import Misconfigured
 from engine.training.clip import ClipTrainee, confused, misspelt, wear
@@ -112,6 +112,26 @@ def test_only_the_unets_of_the_mask_are_trained(tmp_path: Path, shards: Path, mo
     one, two = (torch.load(tmp_path / name / "latest.pth", weights_only=True)["model"] for name in ("one", "two"))
     changed = {key.split(".")[1] for key in one if key.startswith("unets.") and not torch.equal(one[key], two[key])}
     assert changed == {"1"}
+
+
+def test_a_decoder_that_learns_in_other_coordinates_is_written_for_embeddings_as_they_are(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = write_json(tmp_path / "plain.json", decoder_config(shards, steps=2))
+    assert run_command(monkeypatch, "decoder", "--config", plain, "--out", tmp_path / "plain") == 0
+    start = ("--from", tmp_path / "plain" / "latest.safetensors")
+    still = write_json(tmp_path / "still.json", decoder_config(shards, steps=1, whiten_embeds=True, lr=1e-12))
+    assert run_command(monkeypatch, "decoder", "--config", still, "--out", tmp_path / "still", *start) == 0
+    before, after = (load_file(tmp_path / name / "latest.safetensors") for name in ("plain", "still"))
+    assert before.keys() == after.keys() and all(torch.allclose(before[key], after[key], atol=1e-4) for key in before)
+    moving = write_json(tmp_path / "moving.json", decoder_config(shards, steps=6, whiten_embeds=True))
+    for name, steps in (("whole", (6,)), ("broken", (3, 6))):
+        for count in steps:
+            assert run_command(monkeypatch, "decoder", "--config", moving, "--out", tmp_path / name, *start, "--steps", count) == 0
+    whole, broken = (load_file(tmp_path / name / "latest.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(whole[key], broken[key]) for key in whole) and not torch.equal(
+        whole["unets.0.to_image_hiddens.0.weight"], before["unets.0.to_image_hiddens.0.weight"]
+    )
 
 
 def test_a_clip_a_prior_and_their_shards(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
