@@ -5,7 +5,7 @@ Nothing here knows discord.py or torch. Requests are frozen: asking again gives 
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Protocol
@@ -268,6 +268,11 @@ class Painter(Protocol):
         Raises:
             InvalidRequest: it cannot be read.
         """
+        ...
+
+    @property
+    def cached(self) -> Mapping[str, tuple[int, int]]:
+        """By the names of the caches, how often each was asked and how often it knew."""
         ...
 
     def company(self) -> Company:

@@ -163,16 +163,17 @@ class Queue:
             self._finishes.clear()
             self._filled.clear()
             await self._filled.wait()
-        return self._begin(self._jobs[self._order()[0]])
+        return self.begin(self._jobs[self._order()[0]])
 
     def next_if(self, fits: Callable[[Job], bool]) -> Job | None:
         """Return the job whose turn it is, if there is one and it fits; then it counts as being painted from now on."""
         if not self._starts:
             return None
         job = self._jobs[self._order()[0]]
-        return self._begin(job) if fits(job) else None
+        return self.begin(job) if fits(job) else None
 
-    def _begin(self, job: Job) -> Job:
+    def begin(self, job: Job) -> Job:
+        """Take a job out of the line: it is being painted from now on."""
         self._virtual_time = self._starts.pop(job.id)
         # A tag that has been passed says nothing more, and the table must not grow for ever.
         self._finishes = {user_id: finish for user_id, finish in self._finishes.items() if finish > self._virtual_time}

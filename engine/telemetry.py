@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from engine.errors import EngineError, Misconfigured
@@ -99,9 +99,9 @@ class CountingQueue(Queue):
         self._counts.came(job, State.WAITING)
         return job
 
-    async def next(self) -> Job:
-        """Wait for the job whose turn it is, and count how long it waited."""
-        job = await super().next()
+    def begin(self, job: Job) -> Job:
+        """Take a job out of the line, and count how long it waited."""
+        super().begin(job)
         self._heard_at = time.monotonic()
         self._counts.came(job, State.PAINTING)
         self._counts.waited(job)
@@ -194,6 +194,14 @@ class Telemetry:
         if self._worker.painter is not None:
             model.add_metric([self._worker.painter.model], 1)
         yield model
+        asked = CounterMetricFamily(
+            "reverie_cache_asked", "How often the usual model looked for what it may have worked out before", labels=["cache"]
+        )
+        known = CounterMetricFamily("reverie_cache_known", "How often it found that", labels=["cache"])
+        for name, (times_asked, times_known) in (self._worker.painter.cached if self._worker.painter is not None else {}).items():
+            asked.add_metric([name], times_asked)
+            known.add_metric([name], times_known)
+        yield from (asked, known)
         files = [path.stat().st_size for path in self._folder.glob("reverie.db*")]
         # discord.py says infinity before the first heartbeat; one such value spoils every average.
         latency = self._bot.latency if math.isfinite(self._bot.latency) else math.nan

@@ -52,6 +52,7 @@ class ScriptedPainter:
     everyday = ("a cat", "a dog", "a house", "a tree")
 
     def __init__(self, steps: int = 3) -> None:
+        self.cached = {"texts": (5, 3)}
         self.steps = steps
         self.pause_s = 0.0
         self.failures: list[BaseException] = []

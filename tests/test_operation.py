@@ -237,6 +237,7 @@ async def test_the_numbers_follow_a_job_from_asking_to_posting(running: Running,
     assert [after[f"reverie_jobs_total dream {state}"] for state in ("waiting", "painting", "painted")] == [1, 1, 1]
     assert after["reverie_painting_seconds_count dream"] == 1 and after["reverie_painting_seconds_sum dream"] == 0.5
     assert after["reverie_model_info scripted"] == 1 and after["reverie_database_bytes"] > 0 and after["reverie_disk_free_bytes"] > 0
+    assert (after["reverie_cache_asked_total texts"], after["reverie_cache_known_total texts"]) == (5, 3)
     assert after["process_resident_memory_bytes"] > 1e7 and "process_cpu_seconds_total" in after
     assert SENTINEL not in str(after)
 

@@ -20,6 +20,7 @@ from engine import pictures, uploads
 from engine.errors import InvalidRequest, Misconfigured
 from engine.jobs import SEED_LIMIT, Kind, Painting, Picture, Progress, Report, Request, check_prompt, words_of
 from engine.options import Keywords, Options, Solver, several
+from engine.unclip.caches import Cache
 from engine.unclip.clip import TextCondition
 from engine.unclip.company import Company, Course, Leg, Paces
 from engine.unclip.model import Model, Setting
@@ -30,6 +31,8 @@ from engine.uploads import Frame, Framing
 
 log = logging.getLogger(__name__)
 
+TEXTS_KEPT, DREAMS_KEPT = 64, 4096
+"""Prompts that were read, a quarter of a megabyte each with LAION's CLIP, and embeddings that the prior drew, of a few kilobytes."""
 FIRST_CANDIDATE_STREAM = 100
 """Streams of noise below belong to the prior's first draw and to the unets."""
 EVERYDAY = (
@@ -128,10 +131,12 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Painter:
-    """A loaded model, and how fast its networks turned out to be. One thread at a time may paint with it."""
+    """A loaded model, how fast its networks turned out to be, and what it read and dreamt lately. One thread at a time may paint with it."""
 
     parts: Model
     paces: dict[nn.Module, Paces] = field(default_factory=dict, repr=False, compare=False)
+    texts: Cache[TextCondition] = field(default_factory=lambda: Cache(TEXTS_KEPT), repr=False, compare=False)
+    dreams: Cache[Tensor] = field(default_factory=lambda: Cache(DREAMS_KEPT), repr=False, compare=False)
 
     @classmethod
     def from_config(cls, path: Path | str, device: str = "auto", dtype: str = "auto", memory: str = "auto") -> "Painter":
@@ -175,6 +180,11 @@ class Painter:
     def space(self) -> str:
         """Name of the CLIP that sees what is in pictures; empty where there is none."""
         return self.parts.space if self.parts.clip is not None and self.parts.clip.side else ""
+
+    @property
+    def cached(self) -> dict[str, tuple[int, int]]:
+        """By the names of the caches, how often each was asked and how often it knew."""
+        return {name: (cache.asked, cache.known) for name, cache in (("texts", self.texts), ("dreams", self.dreams))}
 
     @property
     def everyday(self) -> tuple[str, ...]:
@@ -460,11 +470,15 @@ class Painter:
         """Embed prompts, (B, D) and (B, L, W)."""
         clip, lodging = self.parts.clip, self.parts.lodging
         assert clip is not None
-        different = list(dict.fromkeys(prompts))
-        with lodging.visit(clip):
-            text = clip.embed_text(clip.tokenize(different).to(lodging.device))
-        places = torch.tensor([different.index(prompt) for prompt in prompts], device=lodging.device)
-        return TextCondition(text.embed[places], text.encodings[places])
+        known = {prompt: self.texts.get(prompt) for prompt in dict.fromkeys(prompts)}
+        if unknown := [prompt for prompt, text in known.items() if text is None]:
+            with lodging.visit(clip):
+                read = clip.embed_text(clip.tokenize(unknown).to(lodging.device))
+            for row, prompt in enumerate(unknown):
+                known[prompt] = new = TextCondition(read.embed[row : row + 1].clone(), read.encodings[row : row + 1].clone())
+                self.texts.keep(prompt, new)
+        texts = [text for prompt in prompts if (text := known[prompt]) is not None]
+        return TextCondition(torch.cat([text.embed for text in texts]), torch.cat([text.encodings for text in texts]))
 
     @torch.inference_mode()
     def look(self, images: Sequence[Image.Image], framing: Framing) -> Tensor:
@@ -476,7 +490,25 @@ class Painter:
             return clip.embed_image((to_samples(framed).to(lodging.device) + 1) / 2)
 
     def imagine(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: "Counter") -> Course[Tensor]:
-        """Let the prior draw a picture embedding for each sample, (B, D) float of unit length, the nearest to its prompt of all candidates."""
+        """Let the prior draw a picture embedding for each sample, (B, D) float of unit length, the nearest to its prompt of all candidates.
+
+        What it drew before it does not draw again.
+        """
+        setting = self.prior_setting(how)
+        keys = [(sample.prompt, sample.prior_seed, setting, how.candidates) for sample in batch]
+        found = {key: self.dreams.get(key) for key in keys}
+        if new := [key for key, embed in found.items() if embed is None]:
+            rows = [keys.index(key) for key in new]
+            drawn = yield from self.draw_embeds([batch[row] for row in rows], TextCondition(text.embed[rows], text.encodings[rows]), how, count)
+            for key, embed in zip(new, drawn, strict=True):
+                found[key] = own = embed.clone()
+                self.dreams.keep(key, own)
+        else:
+            count.skip(self.prior_steps(batch, how))
+        return torch.stack([embed for key in keys if (embed := found[key]) is not None])
+
+    def draw_embeds(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: "Counter") -> Course[Tensor]:
+        """Let the prior draw for samples, (B, D) float of unit length."""
         prior, setting = self.parts.prior, self.prior_setting(how)
         assert prior is not None
         seeds = [sample.prior_seed for sample in batch]
@@ -573,6 +605,11 @@ class Counter:
         self._report = report
         self._total = total
         self._done = itertools.count(1)
+
+    def skip(self, steps: int) -> None:
+        """Count steps that need not be taken."""
+        for _ in range(steps):
+            next(self._done)
 
     def step(self, stage: str, done: int, x_0: Tensor) -> None:
         """Report one step of a stage, and the pictures that it predicts, where it predicts any."""

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 
 from cogs._client import Endpoint, Reverie
 from engine.company import InTurn
@@ -27,6 +28,7 @@ class Patience:
     model = "patience"
     known_words = ()
     kinds = frozenset(Kind)
+    cached = MappingProxyType({})
 
     def __init__(self, pace_s: float) -> None:
         self._pace_s = pace_s

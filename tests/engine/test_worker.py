@@ -12,6 +12,7 @@ from engine.errors import Broken, InvalidRequest, Misconfigured
 from engine.history import History
 from engine.jobs import Job, Origin, Painting, Progress, Request, State
 from engine.queue import Limits, Queue
+from engine.telemetry import CountingQueue, Counts
 from engine.worker import Worker
 from tests.conftest import ScriptedPainter
 
@@ -404,6 +405,18 @@ async def test_jobs_are_painted_together_as_far_as_there_is_room(
     assert [job.state for job in jobs] == [State.PAINTED, State.FAILED, *[State.PAINTED] * 3]
     assert circle.most == 3 and not circle
     assert [job.painting.seconds for job in jobs if job.painting] == [0.25] * 4, "the share of the device, not the wait for others"
+
+
+async def test_a_job_that_joins_is_counted_like_any_other(history: History, painter: ScriptedPainter, circle: Circle) -> None:
+    counts = Counts()
+    queue = CountingQueue(history, Limits(waiting=50, per_user=50, per_server=1000), counts)
+    jobs = [await ask_for(queue, "a cat") for _ in range(3)]
+    async with working(Worker(queue, history, lambda: painter)):
+        for job in jobs:
+            await until(job, State.PAINTED)
+    assert circle.most == 3
+    assert counts.registry.get_sample_value("reverie_queue_wait_seconds_count") == 3
+    assert counts.registry.get_sample_value("reverie_jobs_total", {"kind": "dream", "state": "painting"}) == 3
 
 
 async def test_a_job_of_another_model_does_not_join(queue: Queue, history: History, painter: ScriptedPainter, circle: Circle) -> None:
