@@ -8,6 +8,7 @@ python bot.py --doctor   looks at everything that the bot needs, and says what i
 import argparse
 import asyncio
 import contextlib
+import json
 import logging
 import shutil
 import signal
@@ -15,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from engine.queue import Limits
 from engine.rights import back_up
 from engine.settings import Settings
 from engine.telemetry import CountingQueue, Counts, Telemetry
-from engine.worker import Worker
+from engine.worker import Lane, Worker
 
 log = logging.getLogger("reverie")
 
@@ -97,7 +99,8 @@ async def run(settings: Settings, local: bool) -> None:
         token = LOCAL_TOKEN if settings.token is None or local else settings.token.get_secret_value()
         counts = Counts()
         queue = CountingQueue(history, Limits(settings.waiting, settings.per_user, settings.per_server), counts)
-        worker = Worker(queue, history, lambda: load_painter(settings, settings.model), settings.progress_every_s, Others(settings))
+        first, *more = (Lane(partial(load_painter, settings, settings.model, device), Others(settings, device)) for device in devices_of(settings))
+        worker = Worker(queue, history, first.load, settings.progress_every_s, first.others, more)
         bot = await stack.enter_async_context(Reverie(queue, history, worker, settings.progress_every_s, endpoint))
         await stack.enter_async_context(Telemetry(counts, queue, worker, bot, settings.data).served(settings.metrics_port))
         await first_of(bot.start(token), worker.run(), told_to_stop())
@@ -193,18 +196,19 @@ class Loader:
 
     settings: Settings
     config: Path
+    device: str
     changed_ns: int
 
     def __call__(self) -> Painter:
-        """Load it, on the engine thread."""
-        return load_painter(self.settings, self.config)
+        """Load it, on its device's thread."""
+        return load_painter(self.settings, self.config, self.device)
 
 
 class Others(Mapping[str, Loader]):
     """What loads the models that people may choose beside the usual one, by their names, as they are whenever somebody asks."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, settings: Settings, device: str) -> None:
+        self._settings, self._device = settings, device
 
     def __getitem__(self, name: str) -> Loader:
         config = self._settings.other_models()[name]
@@ -212,7 +216,7 @@ class Others(Mapping[str, Loader]):
             changed_ns = config.stat().st_mtime_ns
         except OSError:
             changed_ns = 0
-        return Loader(self._settings, config, changed_ns)
+        return Loader(self._settings, config, self._device, changed_ns)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._settings.other_models())
@@ -221,11 +225,22 @@ class Others(Mapping[str, Loader]):
         return len(self._settings.other_models())
 
 
-def load_painter(settings: Settings, config: Path) -> Painter:
-    """Load a model. Runs on the engine thread, so that the bot is in Discord before torch is even imported."""
+def load_painter(settings: Settings, config: Path, device: str) -> Painter:
+    """Load a model. Runs on an engine thread, so that the bot is in Discord before torch is even imported."""
     from engine.unclip.painter import Painter as Unclip
 
-    return Unclip.from_config(config, settings.device, settings.dtype)
+    return Unclip.from_config(config, device, settings.dtype)
+
+
+def devices_of(settings: Settings) -> list[str]:
+    """Name the devices to paint on: all that the model config lists, where the settings leave it to that; one is chosen by who loads it."""
+    try:
+        # Read without torch, and whatever is wrong with it is told by who loads it.
+        listed = json.loads(settings.model.read_bytes()).get("devices")
+    except (OSError, ValueError, AttributeError):
+        listed = None
+    several = isinstance(listed, list) and len(listed) > 1 and all(isinstance(name, str) for name in listed)
+    return listed if several and settings.device == "auto" else [settings.device]
 
 
 async def told_to_stop() -> None:

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from playwright.async_api import async_playwright, expect
 
-from bot import PORTAL, Others, remedy
+from bot import PORTAL, Others, devices_of, remedy
 from engine.settings import load
 from loopback import Loopback
 from tests.loopback.test_page import CHROMIUM, QUIET, in_chromium
@@ -134,10 +134,10 @@ async def messages(session: aiohttp.ClientSession, page: str) -> list[dict]:
 
 
 def test_other_models_are_looked_for_whenever_somebody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded: list[Path] = []
-    monkeypatch.setattr("bot.load_painter", lambda _, config: loaded.append(config))
+    loaded: list[tuple[Path, str]] = []
+    monkeypatch.setattr("bot.load_painter", lambda _, config, device: loaded.append((config, device)))
     single, folder = tmp_path / "laion.json", tmp_path / "models"
-    others = Others(load(settings(tmp_path, more_models=[str(single), str(folder)])))
+    others = Others(load(settings(tmp_path, more_models=[str(single), str(folder)])), "cuda:1")
     # What is missing is said when it is loaded.
     assert [*others] == ["laion"] and others["laion"] == others["laion"]
     config = folder / "foxes" / "foxes.json"
@@ -149,9 +149,29 @@ def test_other_models_are_looked_for_whenever_somebody_asks(tmp_path: Path, monk
     os.utime(config, ns=(1, 1))
     assert before != others["foxes"]
     others["foxes"]()
-    assert loaded == [config]
+    assert loaded == [(config, "cuda:1")]
     config.unlink()
     assert [*others] == ["laion"] and others.get("foxes") is None
+
+
+@pytest.mark.parametrize(
+    ("content", "device", "expected"),
+    [
+        ('{"devices": ["cuda:0", "cuda:1"]}', "auto", ["cuda:0", "cuda:1"]),
+        ('{"devices": ["cuda:0", "cuda:1"]}', "cuda:1", ["cuda:1"]),
+        ('{"devices": ["cuda:1"]}', "auto", ["auto"]),
+        ('{"devices": "cuda:0"}', "auto", ["auto"]),
+        ('{"devices": [1, 2]}', "auto", ["auto"]),
+        ("[]", "auto", ["auto"]),
+        ("{", "cpu", ["cpu"]),
+        (None, "auto", ["auto"]),
+    ],
+)
+def test_the_model_config_lists_devices_and_the_settings_may_name_one(tmp_path: Path, content: str | None, device: str, expected: list[str]) -> None:
+    model = tmp_path / "model.json"
+    if content is not None:
+        model.write_text(content)
+    assert devices_of(load(settings(tmp_path, model=str(model), device=device))) == expected
 
 
 async def test_a_job_outlives_the_kill_of_its_process_and_is_posted_once(tmp_path: Path) -> None:

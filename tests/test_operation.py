@@ -74,7 +74,7 @@ async def test_a_run_logs_lines_of_json_and_no_prompt(tmp_path: Path) -> None:
 
 BROKEN = """
 import sys, bot
-def load_painter(settings, config):
+def load_painter(settings, config, device):
     raise RuntimeError("a fault of ours")
 bot.load_painter = load_painter
 sys.exit(bot.main())
@@ -151,7 +151,7 @@ async def running(painter: ScriptedPainter, tmp_path: Path, monkeypatch: pytest.
         Endpoint(server.api, server.gateway).use()
         there = Running(server, free_port())
 
-        def load_painter(_: object, config: Path) -> ScriptedPainter:
+        def load_painter(_: object, config: Path, device: str) -> ScriptedPainter:
             there.load.wait(10)
             return painter
 
@@ -296,7 +296,7 @@ import sys, bot
 from tests.conftest import ScriptedPainter
 painter = ScriptedPainter(steps=40)
 painter.pause_s = 0.3
-bot.load_painter = lambda settings, config: painter
+bot.load_painter = lambda settings, config, device: painter
 sys.exit(bot.main())
 """
 

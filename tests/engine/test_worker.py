@@ -13,7 +13,7 @@ from engine.history import History
 from engine.jobs import Job, Origin, Painting, Progress, Request, State
 from engine.queue import Limits, Queue
 from engine.telemetry import CountingQueue, Counts
-from engine.worker import Worker
+from engine.worker import Lane, Worker
 from tests.conftest import ScriptedPainter
 
 
@@ -461,3 +461,33 @@ async def test_a_company_that_breaks_fails_who_is_in_it_and_the_next_are_served(
         await until(first, State.FAILED)
         await until(await ask_for(queue, "a dog"), State.PAINTED)
     assert isinstance(first.error, Broken) and not circle
+
+
+async def test_every_device_has_a_thread_of_its_own_and_all_serve_one_line(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    painters = [painter, ScriptedPainter()]
+    threads: list[set[threading.Thread]] = [set(), set()]
+    for one, its in zip(painters, threads, strict=True):
+        one.hold.clear()
+        paint = one.paint
+        one.paint = lambda request, report, its=its, paint=paint: its.add(threading.current_thread()) or paint(request, report)  # type: ignore[method-assign, misc] # a spy
+    jobs = [await ask(queue) for _ in range(6)]
+    worker = Worker(queue, history, lambda: painter, more=[Lane(lambda: painters[1], {})])
+    async with working(worker):
+        await until(jobs[0], State.PAINTING)
+        await until(jobs[1], State.PAINTING)
+        assert queue.waiting == 4 and queue.eta_s(jobs[5]) is None
+        for one in painters:
+            one.hold.set()
+        for job in jobs:
+            await until(job, State.PAINTED)
+        assert len(painters[0].painted) + len(painters[1].painted) == 6 and all(one.painted for one in painters)
+        assert await worker.embed_texts(painters[1], ["a cat"]) == painter.embed_texts(["a cat"])
+    assert [len(its) for its in threads] == [1, 1] and not threads[0] & threads[1]
+
+
+async def test_a_device_whose_model_cannot_be_loaded_stops_the_worker(queue: Queue, history: History, painter: ScriptedPainter) -> None:
+    def missing() -> ScriptedPainter:
+        raise Misconfigured("torch sees no such GPU")
+
+    with pytest.raises(Misconfigured, match="no such GPU"):
+        await asyncio.wait_for(Worker(queue, history, lambda: painter, more=[Lane(missing)]).run(), 10)
