@@ -66,6 +66,8 @@ class Queue:
         """People whose job is being written to SQLite just now: it counts already, so that nobody slips past a limit meanwhile."""
         self._seconds_per_cost: float | None = None
         self._painting_since: dict[int, float] = {}
+        self.devices = 1
+        """How many jobs are painted at a time without sharing a device."""
         self._filled = asyncio.Event()
 
     @property
@@ -194,10 +196,11 @@ class Queue:
         if self._seconds_per_cost is None:
             return None
         now, running = time.monotonic(), [other for other in self._jobs.values() if other.state is State.PAINTING]
-        # Those that are painted together share the device.
-        spent_s = {other.id: (now - self._painting_since.get(other.id, now)) / len(running) for other in running}
+        share = min(self.devices / max(len(running), 1), 1.0)
+        spent_s = {other.id: (now - self._painting_since.get(other.id, now)) * share for other in running}
         left_s = sum(max(cost(other.request) * self._seconds_per_cost - spent_s[other.id], 0.0) for other in running)
-        return left_s + self._place(job)[1] * self._seconds_per_cost
+        own_s = cost(job.request) * self._seconds_per_cost if job.state is State.WAITING else 0.0
+        return (left_s + self._place(job)[1] * self._seconds_per_cost - own_s) / self.devices + own_s
 
     async def cancel(self, job: Job) -> bool:
         """Call a job off: at once while it waits, between two steps while it is painted; a painted one is left alone, which is told."""

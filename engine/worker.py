@@ -74,6 +74,7 @@ class Worker:
         self._history = history
         self._preview_every_s = preview_every_s
         self._lanes = [Lane(load, others), *more]
+        queue.devices = len(self._lanes)
         self._stopping = threading.Event()
         self.ready = asyncio.Event()
 

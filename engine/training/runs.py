@@ -1,6 +1,7 @@
 """The commands `clip`, `prior` and `decoder`: a config, shards and a folder into a run."""
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from engine.training.configs import ClipRun, DecoderRun, PriorRun, Run, course_o
 from engine.training.decoder import DecoderTrainee
 from engine.training.loop import Loop, Trainee, make_accelerator, seed_everything
 from engine.training.prior import PriorTrainee
+from engine.training.saving import alone_in
 from engine.training.source import Retrieval, Source, Wanted
 from engine.unclip.clip import Clip, load_clip
 from engine.unclip.config import ClipSource, read_model_config
@@ -68,11 +70,18 @@ def begin(run: Run, device: str) -> Accelerator:
 
 
 def go(trainee: Trainee, source: Source, run: Run, out: Path, accelerator: Accelerator) -> str:
-    """Train and say where the result is."""
+    """Train and say where the result is.
+
+    Raises:
+        Misconfigured: another process trains in the folder, it holds another run, or see `Loop.run`.
+    """
     settings = run.model_dump(mode="json")
     kept = {"config": {**settings, "train": {key: value for key, value in settings["train"].items() if key not in NOT_OF_THE_RUN}}}
-    loop = Loop(trainee, source, course_of(run, source.count), out, accelerator, kept)
-    loop.run()
+    with contextlib.ExitStack() as stack:
+        if accelerator.is_main_process:
+            stack.enter_context(alone_in(out))
+        loop = Loop(trainee, source, course_of(run, source.count), out, accelerator, kept)
+        loop.run()
     best = "best" if source.validates else "latest"
     return f"{loop.step:,} steps; {out / best} is the best so far, {out / 'curves.png'} how it went"
 

@@ -1,14 +1,16 @@
 """Files that are there as a whole or not at all, and networks in the form that `engine` and the library load."""
 
+import contextlib
 import errno
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -16,8 +18,27 @@ from torch import Tensor
 from engine.errors import Misconfigured
 from engine.unclip.dialects import Release
 
+LOCK = ".lock"
 READABLE = 0o644
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder, so that nobody else writes to it meanwhile.
+
+    Raises:
+        Misconfigured: somebody does already, or there can be no such folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Misconfigured(unwritable(folder, error)) from None
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise Misconfigured(f"Another run is writing to {folder}. Wait for it, or name another folder.") from None
 
 
 def put_whole(path: Path, write: Callable[[Path], object]) -> None:

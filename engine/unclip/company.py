@@ -25,7 +25,6 @@ SMOOTHING = 0.3
 """Weight of the latest measurement in the running mean of a batch's seconds."""
 STALE_AFTER_S = 60.0
 """When a size that was not worth it is tried again: what else the machine does changes."""
-
 SEATS = 8
 """Requests that are under way at most: who comes later waits in the queue, which is fair."""
 
@@ -134,7 +133,8 @@ class Company(Generic[P, R]):
             while not any(member.is_done or member.leg.walk.is_done for member in together):
                 self._advance(together)
                 taken += 1
-                if time.perf_counter() - started > STRETCH_S:
+                # Weights that came to visit stay for the whole walk: moving them takes longer than many steps.
+                if self._lodging.is_resident and time.perf_counter() - started > STRETCH_S:
                     break
             if self._lodging.device.type == "cuda":
                 torch.cuda.synchronize(self._lodging.device)

@@ -54,6 +54,8 @@ def way(curve: Tensor, steps: int, solver: Solver | None, spaced: Callable[[Tens
 
 AT_ONCE = 16
 """Times of a walk that are prepared together: their numbers take less memory than all, and fewer launches than one."""
+NULLS_AT_ONCE = 64
+"""Times at which a prior that is told nothing is asked together: reading its weights takes longer than what is worked out with them."""
 T = TypeVar("T")
 
 
@@ -166,7 +168,11 @@ class Prior:
         if self.with_encodings:
             encodings, mask = text.encodings.to(dtype), (text.encodings != 0).any(dim=-1)
         embed = text.embed.to(dtype)
-        null = None if guidance == 1 or net.null_is_constant else net.condition(embed, encodings, mask, drop_text=True, drop_image=True)
+        null = None
+        if guidance != 1 and net.null_is_constant:
+            self.learn_nulls(list(dict.fromkeys(step.time for step in steps)), embed)
+        elif guidance != 1:
+            null = net.condition(embed, encodings, mask, drop_text=True, drop_image=True)
         moments = Ahead(steps, embed.device, lambda times: net.moments(times).split(1))
         return PriorBrief(len(embed), net.condition(embed, encodings, mask), null, guidance, moments)
 
@@ -182,7 +188,7 @@ class Prior:
         for walk, answer in zip(walks, answers, strict=True):
             brief, value = walk.told, answer
             if brief.guidance != 1:
-                null = self.null_answer(walk.step.time, brief.moments[walk.step.time]) if brief.null is None else next(nulls)
+                null = self.nulls.answers[walk.step.time] if brief.null is None else next(nulls)
                 value = null + (answer - null) * brief.guidance
             predictions.append(Prediction(value))
         return predictions
@@ -198,14 +204,17 @@ class Prior:
         condition = self.joined.of(conditions)
         return self.net.answer(x, moments, condition, before).float().split(counts)
 
-    def null_answer(self, time: int, moment: Tensor) -> Tensor:
-        """Return what a network that is told nothing answers at a time, (1, D) float: asked once, whoever dreams; `moment` is (1, N, D)."""
-        nulls, nothing = self.nulls, moment.new_zeros(1, self.net.dim)
+    def learn_nulls(self, times: list[int], embed: Tensor) -> None:
+        """Find out what a network that is told nothing answers at times: asked once, whoever dreams; `embed` says where and in what numbers."""
+        nulls = self.nulls
         if nulls.condition is None:
-            nulls.condition = self.net.condition(nothing, None, drop_text=True, drop_image=True)
-        if time not in nulls.answers:
-            nulls.answers[time] = self.net.answer(nothing, moment, nulls.condition).float()
-        return nulls.answers[time]
+            nulls.condition = self.net.condition(embed.new_zeros(1, self.net.dim), None, drop_text=True, drop_image=True)
+        unknown = [time for time in times if time not in nulls.answers]
+        for first in range(0, len(unknown), NULLS_AT_ONCE):
+            part = unknown[first : first + NULLS_AT_ONCE]
+            moments = self.net.moments(torch.tensor(part, device=embed.device))
+            answers = self.net.answer(embed.new_zeros(len(part), self.net.dim), moments, nulls.condition).float()
+            nulls.answers.update(zip(part, answers.split(1), strict=True))
 
 
 @dataclass(frozen=True, slots=True)

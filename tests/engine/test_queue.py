@@ -132,6 +132,18 @@ async def test_position_and_eta_fall_as_the_queue_moves(history: History) -> Non
     assert queue.eta_s(jobs[2]) == pytest.approx(20, abs=0.5)
 
 
+async def test_two_devices_halve_the_wait_and_not_the_work(history: History) -> None:
+    queue = Queue(history, WIDE)
+    queue.devices = 2
+    jobs = [await ask(queue, user=1) for _ in range(5)]
+    await queue.painted(await queue.next(), painting(jobs[0], seconds=10))
+    assert queue.eta_s(jobs[1]) == pytest.approx(10) and queue.eta_s(jobs[3]) == pytest.approx(20)
+    for _ in range(2):
+        await queue.next()
+    assert queue.eta_s(jobs[1]) == queue.eta_s(jobs[2]) == pytest.approx(10, abs=0.5)
+    assert queue.eta_s(jobs[3]) == pytest.approx(20, abs=0.5) and queue.eta_s(jobs[4]) == pytest.approx(25, abs=0.5)
+
+
 async def test_the_pace_of_earlier_runs_gives_the_first_eta(history: History) -> None:
     before = Queue(history, WIDE)
     job = await ask(before, user=1)

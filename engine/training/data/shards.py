@@ -8,7 +8,6 @@
 A shard's name is given to its file when all of it is on the disk.
 """
 
-import contextlib
 import hashlib
 import itertools
 import json
@@ -20,7 +19,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 from webdataset import TarWriter
 
@@ -31,7 +29,7 @@ from engine.training.data.sources import Cursor, Source
 from engine.training.data.tally import Reason, Tally
 from engine.training.data.tars import MANIFEST, REPORT
 from engine.training.data.writing import INDEX_WIDTH, SHARD_WIDTH, key_of, npy, open_tar, stats_of, tar_name
-from engine.training.saving import FULL, put_json
+from engine.training.saving import FULL, LOCK, alone_in, put_json
 from engine.unclip.config import read_json
 
 log = logging.getLogger(__name__)
@@ -39,7 +37,6 @@ log = logging.getLogger(__name__)
 VERSION = 1
 EYEFUL = 64
 """Pictures that CLIP looks at together. Batches begin anew with each shard, so a resumed run makes the same ones."""
-LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,24 +67,11 @@ class Shards:
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with self.alone():
+            with alone_in(self.folder):
                 self.claim()
                 return self.finished() or self.work()
         except OSError as error:
             raise Misconfigured(disk_sentence(self.folder, error)) from None
-
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other runs away from the folder.
-
-        Raises:
-            Misconfigured: another one is at work in it.
-        """
-        try:
-            with FileLock(self.folder / LOCK, timeout=0):
-                yield
-        except Timeout:
-            raise Misconfigured(f"Another run is writing to {self.folder}. Wait for it, or name another folder.") from None
 
     def claim(self) -> None:
         """Note what the shards are made of, or make sure that those which are there are made of the same.

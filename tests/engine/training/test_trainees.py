@@ -20,6 +20,7 @@ from engine.training.curves import read_figures
 from engine.training.decoder import DecoderTrainee, shrunk
 from engine.training.library import build_prior
 from engine.training.loop import seed_everything
+from engine.training.saving import alone_in
 from engine.training.source import Batch
 from engine.training.start import by_drops, dropped, fill_prior, weights_of
 from engine.unclip.clip import from_folder, load_clip
@@ -102,6 +103,17 @@ def test_a_decoder_is_trained_and_both_load_it(tmp_path: Path, shards: Path, mon
         assert torch.allclose(mine, expected, atol=1e-4)
     with Image.open(tmp_path / "run" / "samples" / "0000006.png") as sheet:
         assert sheet.size == (2 * 36 - 4, 3 * 36 - 4)
+
+
+def test_two_processes_do_not_train_in_one_folder(
+    tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    config = write_json(tmp_path / "train.json", decoder_config(shards, steps=1))
+    with alone_in(tmp_path / "run"):
+        assert run_command(monkeypatch, "decoder", "--config", config, "--out", tmp_path / "run") == 1
+    assert f"Another run is writing to {tmp_path / 'run'}" in capsys.readouterr().err
+    assert not list((tmp_path / "run").glob("*.pth"))
+    assert run_command(monkeypatch, "decoder", "--config", config, "--out", tmp_path / "run") == 0
 
 
 def test_only_the_unets_of_the_mask_are_trained(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:

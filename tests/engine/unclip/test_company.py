@@ -1,5 +1,6 @@
 """Requests that are painted beside others come out as if they were alone, whoever joins, stops or fails."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -143,6 +144,23 @@ def test_whoever_joins_stops_or_fails_nobody_else_notices(jobs: list[tuple[int, 
         else:
             assert member.error is None and member.result is not None
             assert torch.equal(member.result, torch.stack([walk_alone(walk, toy) for walk in walks(index)]))
+
+
+def test_weights_that_visit_the_device_stay_for_a_whole_walk(monkeypatch: pytest.MonkeyPatch) -> None:
+    visits = []
+
+    @contextlib.contextmanager
+    def visit(self: Lodging, *modules: nn.Module) -> Iterator[None]:
+        visits.append(modules)
+        yield
+
+    monkeypatch.setattr(Lodging, "visit", visit)
+    monkeypatch.setattr("engine.unclip.company.STRETCH_S", 0.0)
+    company = Company(Lodging(CPU, is_resident=False), toy_course, {})
+    company.join(toy_walk(1, 2, 9, 0.0), toy_walk(2, 2, 7, 0.0))
+    while company:
+        company.step()
+    assert visits == [(network,) for network in NETWORKS]
 
 
 def test_too_large_a_batch_is_cut_until_memory_suffices() -> None:

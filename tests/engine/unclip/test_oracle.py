@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from engine.options import Solver
-from engine.unclip import load_decoder, load_prior, sampling
+from engine.unclip import load_decoder, load_prior
 from engine.unclip.clip import TextCondition
 from engine.unclip.sampling import Repaint, Walk, walk_alone
 from engine.unclip.schedule import resampled
@@ -235,16 +235,13 @@ def test_a_step_of_the_prior_works_on_the_last_tokens_only_and_guidance_is_free(
         walk.told.moments[walk.step.time]
         return walk
 
+    read = flops_of(lambda: asking(text, 1.0))
+    assert flops_of(lambda: asking(text, 2.0)) > read == flops_of(lambda: asking(text, 3.0)), "what nothing is answered with is asked once"
     plain, guided = asking(text, 1.0), asking(text, 2.0)
     step = flops_of(lambda: stage.ask([plain]))
     net = stage.net
     whole = flops_of(lambda: net(x, torch.full((BATCH,), 3), text_embed=text.embed, text_encodings=text.encodings))
     # Three tokens of 64, and their attention to all.
     assert step < whole / 10
-    assert flops_of(lambda: stage.ask([guided])) > step, "nothing is read once for all times and prompts"
-    sampling.advance([guided], stage.ask)
-    other = asking(TextCondition(text.embed.flip(0), text.encodings), 3.0)
-    sampling.advance([other], stage.ask)
-    assert step < flops_of(lambda: stage.ask([other])) < 2 * step
-    assert flops_of(lambda: stage.ask([other])) == flops_of(lambda: stage.ask([guided])) == step
+    assert flops_of(lambda: stage.ask([guided])) == step
     assert flops_of(lambda: stage.ask([plain, guided])) == 2 * step

@@ -1,0 +1,218 @@
+"""Ours beside the library, in one run: python -m tests.benchmarks.speed [bundled] [prior] [base] [people] [--repeats 5] [--json FILE] [--plot FILE]
+
+The peer is what dalle2-laion does: the sampling loops of dalle2-pytorch 1.15.6 in float32, two prior samples and one after the other of the guided
+answers. Weights, steps, guidance and batch are the same on both sides; the two take turns, and every ratio is of two neighbours in time. `people` is
+eight requests at once against one after the other, both ours.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dalle2_pytorch.dalle2_pytorch as library
+import torch
+import torch.nn.functional as F
+from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
+from tqdm import tqdm
+
+from engine.jobs import Request
+from engine.options import Options, Solver
+from engine.unclip import Painter, load_decoder, load_prior
+from engine.unclip.checkpoints import read_checkpoint
+from engine.unclip.clip import TextCondition
+from engine.unclip.config import read_json
+from engine.unclip.painter import Counter, no_report, samples_of
+from engine.unclip.sampling import Walk, noise_from_seeds, walk_alone
+from engine.unclip.stages import Prior, UnetStage
+
+MODEL = Path("configs/picturebook")
+CPU = torch.device("cpu")
+PRIOR: dict[str, Any] = {
+    "net": {"dim": 768, "depth": 12, "heads": 12, "max_text_len": 77, "num_timesteps": 1000},
+    "image_embed_dim": 768, "image_size": 224, "timesteps": 1000, "cond_drop_prob": 0.1,
+}  # fmt: skip
+BASE: dict[str, Any] = {
+    "dim": 320, "dim_mults": [1, 2, 3, 4], "image_embed_dim": 768, "cond_dim": 512, "cond_on_image_embeds": True, "num_resnet_blocks": 4,
+    "self_attn": [False, True, True, True], "memory_efficient": True,
+}  # fmt: skip
+PROMPT = "a cat on a red background"
+Pair = tuple[str, Callable[[], object], Callable[[], object]]
+"""What is compared, how the peer does it, and how we do."""
+
+
+def walked(stage: Prior | UnetStage, brief: Any, shape: tuple[int, ...], steps: int, count: int, solver: Solver | None = None) -> torch.Tensor:
+    """Walk from noise to samples."""
+    plan, rule = stage.plan(steps, solver)
+    draw = noise_from_seeds(range(count), shape, CPU)
+    return walk_alone(Walk(brief, draw(), plan, rule, draw, predicts=stage.predicts, settle=stage.settle), stage.ask)
+
+
+def bundled() -> Iterator[Pair]:
+    """The bundled model's grid of four, from texts that are read to pictures, with the steps of its config on both sides."""
+    painter = Painter.from_config(MODEL / "picturebook.json", device="cpu", dtype="float32")
+    settings, prior_setting = painter.parts.settings, painter.parts.prior_setting
+    prior = DiffusionPriorConfig(**read_json(MODEL / "prior.json")["prior"]).create().eval()
+    decoder = DecoderConfig(**{**read_json(MODEL / "decoder.json")["decoder"], "sample_timesteps": [setting.steps for setting in settings]}).create()
+    for module, file in ((prior, "prior"), (decoder.eval(), "decoder")):
+        module.load_state_dict({key: value.float() for key, value in read_checkpoint(MODEL / f"{file}.safetensors").weights.items()}, strict=False)
+    text = painter.read([PROMPT] * 4)
+    condition = {"text_embed": text.embed, "text_encodings": text.encodings}
+    batch, how = samples_of(PROMPT, Options(count=4, seed=0)), Options(count=4, seed=0)
+    count = Counter(no_report, 10**9)
+
+    def theirs() -> object:
+        embed = prior.p_sample_loop((4, text.embed.shape[1]), text_cond=condition, cond_scale=prior_setting.guidance, timesteps=prior_setting.steps)
+        return decoder.sample(image_embed=embed, cond_scale=tuple(setting.guidance for setting in settings))
+
+    def ours() -> object:
+        embeds = painter.alone(painter.draw_embeds(batch, text, how, count))
+        return painter.alone(painter.decode(batch, embeds, None, settings, count, None, first=1, canvas=None, resamples=1))
+
+    yield "bundled model, grid of 4, equal steps, float32", theirs, ours
+
+
+def random_prior(folder: Path) -> Iterator[Pair]:
+    """LAION's prior, with random weights: 64 steps for two candidates."""
+    prior = DiffusionPriorConfig(**PRIOR).create().eval()
+    torch.save({"model": prior.state_dict(), "version": "1.15.6", "config": {"prior": PRIOR}}, folder / "prior.pth")
+    embed = F.normalize(torch.randn(2, 768), dim=-1)
+    encodings = torch.randn(2, 77, 768)
+    stage, text = load_prior(folder / "prior.pth"), TextCondition(embed, encodings)
+    for guidance in (1.0, 2.0):
+
+        def theirs(guidance: float = guidance) -> object:
+            return prior.p_sample_loop((2, 768), text_cond={"text_embed": embed, "text_encodings": encodings}, cond_scale=guidance, timesteps=64)
+
+        def ours(guidance: float = guidance) -> object:
+            # What was worked out for another prompt does not count.
+            stage.nulls.answers.clear()
+            plan, _ = stage.plan(64, Solver.DDIM)
+            return walked(stage, stage.brief(text, guidance, plan), (768,), 64, 2, Solver.DDIM)
+
+        yield f"LAION prior 12/12, 64 steps, 2 candidates, guidance {guidance:g}, float32", theirs, ours
+
+
+def random_base(folder: Path, steps: int = 2) -> Iterator[Pair]:
+    """LAION's base unet, with random weights: some guided steps of one picture."""
+    config = {"unets": [BASE], "image_sizes": [64], "timesteps": 1000, "learned_variance": False, "sample_timesteps": [steps]}
+    decoder = DecoderConfig(**config).create().eval()
+    torch.save({"model": decoder.state_dict(), "version": "1.15.6", "config": {"decoder": config}}, folder / "base.pth")
+    [stage] = load_decoder(folder / "base.pth").stages
+    embed = F.normalize(torch.randn(1, 768), dim=-1)
+
+    def ours() -> object:
+        plan, _ = stage.plan(steps, Solver.DDIM)
+        return walked(stage, stage.brief(embed, None, 2.0, {}, plan), (3, 64, 64), steps, 1, Solver.DDIM)
+
+    yield f"LAION base unet, 1 picture, guidance 2, {steps} steps, float32", lambda: decoder.sample(image_embed=embed, cond_scale=2.0), ours
+
+
+def people(count: int) -> Iterator[Pair]:
+    """Eight people who ask at once, each for `count` pictures: in turn, and together."""
+    loaded = Painter.from_config(MODEL / "picturebook.json", device="cpu", dtype="float32")
+
+    def forgetful() -> Painter:
+        """Remember nothing but how fast the networks are."""
+        return Painter(loaded.parts, loaded.paces)
+
+    requests = [Request(f"{PROMPT} {person}", seed=person, count=count) for person in range(8)]
+
+    def in_turn() -> object:
+        painter = forgetful()
+        return [painter.paint(request, no_report) for request in requests]
+
+    def together() -> object:
+        company = forgetful().company()
+        waiting = list(requests)
+        while waiting or company:
+            if waiting and company.has_room:
+                company.join(waiting.pop(0), no_report)
+            company.step()
+        return None
+
+    yield f"bundled model, 8 people at once, {count} picture{'s' * (count > 1)} each: together against in turn", in_turn, together
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time a piece of work."""
+    started = time.perf_counter()
+    with torch.inference_mode():
+        work()
+    return time.perf_counter() - started
+
+
+def measured(pair: Pair, repeats: int) -> dict[str, Any]:
+    """Let both do their work in turns, after a first time that does not count."""
+    name, theirs, ours = pair
+    seconds(theirs), seconds(ours)
+    times = [(seconds(theirs), seconds(ours)) for _ in tqdm(range(repeats), desc=name, leave=False)]
+    ratios = sorted(one / other for one, other in times)
+    return {
+        "what": name,
+        "theirs_s": statistics.median(one for one, _ in times),
+        "ours_s": statistics.median(other for _, other in times),
+        "ratio": statistics.median(ratios),
+        "least": ratios[0],
+        "most": ratios[-1],
+        "repeats": repeats,
+    }
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the ratios and their spread."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.6 * len(rows) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(rows))
+    spread = [[row["ratio"] - row["least"] for row in rows], [row["most"] - row["ratio"] for row in rows]]
+    axes.barh(places, [row["ratio"] for row in rows], xerr=spread, color="tab:blue", capsize=3)
+    axes.set_yticks(places, [row["what"] for row in rows])
+    axes.invert_yaxis()
+    axes.axvline(1, color="black", linewidth=1)
+    axes.set_xlabel("times as fast (median, least and most)")
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=["bundled", "prior", "base", "people", []], default=[])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--plot", type=Path)
+    options = parser.parse_args()
+    # The library's bars would be all that is to be seen.
+    library.tqdm = lambda steps, **ignored: steps
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        works: dict[str, Callable[[], Iterator[Pair]]] = {
+            "bundled": bundled,
+            "prior": lambda: random_prior(Path(folder)),
+            "people": lambda: (pair for count in (1, 4) for pair in people(count)),
+            "base": lambda: random_base(Path(folder)),
+        }
+        for name, work in works.items():
+            for pair in work() if name in options.parts or not options.parts else ():
+                row = measured(pair, options.repeats)
+                rows.append(row)
+                print(
+                    f"{row['what']}: {row['theirs_s']:.3f} s against {row['ours_s']:.3f} s, {row['ratio']:.2f} × "
+                    f"({row['least']:.2f} to {row['most']:.2f}, {row['repeats']} times)",
+                    flush=True,
+                )
+    facts = {"machine": platform.processor() or platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__, "rows": rows}
+    if options.json:
+        options.json.write_text(json.dumps(facts, indent=1) + "\n")
+    if options.plot:
+        draw(rows, options.plot)
+
+
+if __name__ == "__main__":
+    main()
