@@ -115,7 +115,7 @@ def test_raising_cancelled_in_a_report_stops_at_that_step(painter: Painter) -> N
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        painter.paint(Request("a cat", seed=1, count=1), stop)
+        Painter(painter.parts).paint(Request("a cat", seed=1, count=1), stop)
     assert heard == [1, 2, 3, 4]
 
 
