@@ -29,9 +29,6 @@ class InTurn:
         """Whether nobody is here."""
         return self._turn is None
 
-    def __len__(self) -> int:
-        return int(self._turn is not None)
-
     def join(self, request: Request, report: Report) -> Turn:
         """Begin with a request; the one before must be done."""
         assert self._turn is None

@@ -204,10 +204,6 @@ class Company(Protocol):
         """Whether one more request would be well served here, rather than by waiting."""
         ...
 
-    def __len__(self) -> int:
-        """How many requests are under way."""
-        ...
-
     def join(self, request: Request, report: Report) -> Ticket:
         """Begin with a request.
 

@@ -258,7 +258,7 @@ class Painter:
         """
         return self.alone(self.work(self.to_dream(prompts, Options(**options)), report))
 
-    def to_dream(self, prompts: Sequence[str], how: Options) -> "Commission":
+    def to_dream(self, prompts: Sequence[str], how: Options) -> Commission:
         """Say what a dream comes to; see `dream`."""
         self.needs("dream", clip=True, prior=True, decoder=True)
         return Commission([sample for prompt in checked(prompts) for sample in samples_of(prompt, how)], how)
@@ -276,7 +276,7 @@ class Painter:
         """
         return self.alone(self.work(self.to_vary(images, prompt, framing, Options(**options)), report))
 
-    def to_vary(self, images: Sequence[bytes], prompt: str, framing: Framing, how: Options) -> "Commission":
+    def to_vary(self, images: Sequence[bytes], prompt: str, framing: Framing, how: Options) -> Commission:
         """Say what variations come to; see `variation`."""
         self.needs("variation", clip=True, decoder=True)
         if prompt:
@@ -306,7 +306,7 @@ class Painter:
         """
         return self.alone(self.work(self.to_repaint(image, mask, prompt, framing, Options(**options)), report))
 
-    def to_repaint(self, image: bytes, mask: bytes | None, prompt: str, framing: Framing, how: Options) -> "Commission":
+    def to_repaint(self, image: bytes, mask: bytes | None, prompt: str, framing: Framing, how: Options) -> Commission:
         """Say what repainting comes to; see `inpaint`."""
         self.needs("inpaint", clip=True, prior=True, decoder=True)
         check_prompt(prompt)
@@ -400,7 +400,7 @@ class Painter:
             result: R = end.value
             return result
 
-    def work(self, commission: "Commission", report: Report) -> Course[list[Painted]]:
+    def work(self, commission: Commission, report: Report) -> Course[list[Painted]]:
         """Paint samples in batches, walking down the cascade from the commission's first unet."""
         wanted, how, first, canvas = commission.wanted, commission.how, commission.first, commission.canvas
         settings = self.settings(how)
@@ -496,7 +496,7 @@ class Painter:
         """
         setting = self.prior_setting(how)
         keys = [(sample.prompt, sample.prior_seed, setting, how.candidates) for sample in batch]
-        found = {key: self.dreams.get(key) for key in keys}
+        found = {key: self.dreams.get(key) for key in dict.fromkeys(keys)}
         if new := [key for key, embed in found.items() if embed is None]:
             rows = [keys.index(key) for key in new]
             drawn = yield from self.draw_embeds([batch[row] for row in rows], TextCondition(text.embed[rows], text.encodings[rows]), how, count)

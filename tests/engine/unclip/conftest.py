@@ -1,5 +1,17 @@
+from pathlib import Path
+
 import pytest
 import torch
+
+from engine.unclip import Painter
+
+FOLDER = Path(__file__).parents[3] / "configs" / "picturebook"
+
+
+@pytest.fixture(scope="module")
+def painter() -> Painter:
+    """The bundled model, with its real weights."""
+    return Painter.from_config(FOLDER / "picturebook.json", device="cpu")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,16 +1,11 @@
 """What was read and dreamt before is not worked out again, and what is kept is bounded."""
 
-from pathlib import Path
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.jobs import Progress, Request
 from engine.unclip import Painter
 from engine.unclip.caches import Cache
-
-FOLDER = Path(__file__).parents[3] / "configs" / "picturebook"
 
 
 @given(st.integers(1, 5), st.lists(st.integers(0, 9)))
@@ -25,11 +20,6 @@ def test_a_cache_keeps_what_was_used_last(most: int, keys: list[int]) -> None:
         cache.keep(key, str(key))
         used = [*(other for other in used if other != key), key]
     assert (cache.asked, cache.known) == (len(keys), known)
-
-
-@pytest.fixture(scope="module")
-def painter() -> Painter:
-    return Painter.from_config(FOLDER / "picturebook.json", device="cpu")
 
 
 def test_who_asks_again_skips_what_is_known(painter: Painter) -> None:

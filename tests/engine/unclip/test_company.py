@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from io import BytesIO
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,30 +15,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from engine.errors import Cancelled
-from engine.jobs import Kind, Painting, Progress, Request
+from engine.jobs import Kind, Painting, Request
 from engine.pictures import encode
 from engine.unclip.company import Company, Course, Leg, Member, Paces
 from engine.unclip.memory import Lodging, Room
 from engine.unclip.painter import Painter
 from engine.unclip.sampling import Prediction, Predicts, Walk, ddim, noise_from_seeds, walk_alone
 from engine.unclip.schedule import alpha_bars, spaced_times
+from tests.engine.unclip.test_painter import pixels, silent
 
 CPU = torch.device("cpu")
 CURVE = alpha_bars("cosine", 1000)
-FOLDER = Path(__file__).parents[3] / "configs" / "picturebook"
-
-
-@pytest.fixture(scope="module")
-def painter() -> Painter:
-    return Painter.from_config(FOLDER / "picturebook.json", device="cpu")
-
-
-def silent(progress: Progress) -> None:
-    """Hear nothing."""
-
-
-def pixels(png: bytes) -> np.ndarray:
-    return np.asarray(Image.open(BytesIO(png)).convert("RGB")).astype(int)
 
 
 def painted_together(painter: Painter, requests: Sequence[Request], stretches_between: int) -> list[Painting]:

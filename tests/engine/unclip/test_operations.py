@@ -27,11 +27,6 @@ CAT = "a cat on a red background"
 
 
 @pytest.fixture(scope="module")
-def painter() -> Painter:
-    return Painter.from_config(FOLDER / "picturebook.json", device="cpu")
-
-
-@pytest.fixture(scope="module")
 def cat(painter: Painter) -> Painted:
     return painter.dream([CAT], count=1, seed=7, steps=12)[0]
 

@@ -24,11 +24,6 @@ from tests.engine.unclip.test_dialects import fixture, state_dict
 FOLDER = Path(__file__).parents[3] / "configs" / "picturebook"
 
 
-@pytest.fixture(scope="module")
-def painter() -> Painter:
-    return Painter.from_config(FOLDER / "picturebook.json", device="cpu")
-
-
 def silent(progress: Progress) -> None:
     """Hear nothing."""
 
