@@ -14,7 +14,7 @@ from engine.training.configs import ClipRun, DecoderRun, PriorRun, Run, course_o
 from engine.training.decoder import DecoderTrainee
 from engine.training.loop import Loop, Trainee, make_accelerator, seed_everything
 from engine.training.prior import PriorTrainee
-from engine.training.saving import alone_in
+from engine.training.saving import alone_in, unwritable
 from engine.training.source import Retrieval, Source, Wanted
 from engine.unclip.clip import Clip, load_clip
 from engine.unclip.config import ClipSource, read_model_config
@@ -73,13 +73,16 @@ def go(trainee: Trainee, source: Source, run: Run, out: Path, accelerator: Accel
     """Train and say where the result is.
 
     Raises:
-        Misconfigured: another process trains in the folder, it holds another run, or see `Loop.run`.
+        Misconfigured: another process trains in the folder, it cannot be written to, it holds another run, or see `Loop.run`.
     """
     settings = run.model_dump(mode="json")
     kept = {"config": {**settings, "train": {key: value for key, value in settings["train"].items() if key not in NOT_OF_THE_RUN}}}
     with contextlib.ExitStack() as stack:
         if accelerator.is_main_process:
-            stack.enter_context(alone_in(out))
+            try:
+                stack.enter_context(alone_in(out))
+            except OSError as error:
+                raise Misconfigured(unwritable(out, error)) from None
         loop = Loop(trainee, source, course_of(run, source.count), out, accelerator, kept)
         loop.run()
     best = "best" if source.validates else "latest"

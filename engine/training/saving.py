@@ -28,12 +28,10 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Hold a folder, so that nobody else writes to it meanwhile.
 
     Raises:
-        Misconfigured: somebody does already, or there can be no such folder.
+        Misconfigured: somebody does already.
+        OSError: there can be no such folder, or nothing can be written to it.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Misconfigured(unwritable(folder, error)) from None
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / LOCK, timeout=0):
             yield

@@ -66,7 +66,6 @@ class Shards:
             Misconfigured: the source has no sample, or has changed since the first shard; or the folder cannot be written to.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             with alone_in(self.folder):
                 self.claim()
                 return self.finished() or self.work()
