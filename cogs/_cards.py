@@ -7,7 +7,7 @@ from enum import StrEnum
 import discord
 
 from cogs._language import Language
-from engine.jobs import Job, Kind, Painting, Request, State
+from engine.jobs import Job, Kind, Painting, Preset, Request, State
 
 PROMPT_SHOWN = 300
 """Characters of a prompt in a progress message."""
@@ -243,6 +243,7 @@ def info(job: Job, painting: Painting, index: int | None, say: Language) -> str:
         "count": request.count if index is None else 1,
         "steps": painting.steps,
         "guidance": f"{painting.guidance:g}",
+        "preset": request.preset if request.preset is not Preset.BALANCED else "",
         "model": painting.model if request.model and request.kind is Kind.DREAM else "",
     }
     command = {Kind.DREAM: "/dream", Kind.VARIATION: "/variations", Kind.INPAINT: "/inpaint"}[request.kind]

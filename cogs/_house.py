@@ -156,7 +156,7 @@ class House:
         request, notes = self.cleaned(place, request, say)
         painter, asked = self._looks.painter_of(request.model), request
         # How many steps a model takes that is not loaded yet nobody knows, so a limit is what it gets.
-        usual_steps = painter.usual_steps if painter else STEPS_LIMIT
+        usual_steps = painter.usual_steps(request.preset) if painter else STEPS_LIMIT
         for change in self.preferences.limit(asked, place.channel_ids, place.guild_id, usual_steps):
             changes: dict[str, Any] = {change.option: change.most}
             request = replace(request, **changes)

@@ -1,7 +1,5 @@
 """/dream and /words: from a prompt to a job, and what the model was shown."""
 
-import secrets
-
 import discord
 from discord import app_commands
 from discord.ext import commands
@@ -10,10 +8,10 @@ from cogs._cards import CONTENT_LIMIT, shorten
 from cogs._client import Reverie
 from cogs._desk import Desk
 from cogs._language import language_of
-from cogs._options import DESCRIPTIONS, Count, Guidance, Prompt, Seed, Steps
+from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Steps
 from cogs._replies import StillLoading
 from engine.errors import InvalidRequest
-from engine.jobs import SEED_LIMIT, Request
+from engine.jobs import Preset
 from engine.worker import Worker
 
 CHOICES_LIMIT = 25
@@ -31,6 +29,7 @@ class Dream(commands.Cog):
 
     @app_commands.command()
     @app_commands.describe(prompt="What to paint", model="Which model paints, if not the usual one", **DESCRIPTIONS)
+    @app_commands.choices(preset=PRESETS)
     async def dream(
         self,
         interaction: discord.Interaction,
@@ -39,17 +38,16 @@ class Dream(commands.Cog):
         seed: Seed | None = None,
         steps: Steps | None = None,
         guidance: Guidance | None = None,
+        preset: str | None = None,
         spoiler: bool | None = None,
         model: str | None = None,
     ) -> None:
         """Paint what a prompt describes."""
         if model is not None:
             self.check_model(model)
-        usual = self._desk.defaults(interaction).with_options(count=count, steps=steps, guidance=guidance, spoiler=spoiler, model=model)
-        request = Request(
-            prompt, secrets.randbelow(SEED_LIMIT) if seed is None else seed, usual.count, usual.steps, usual.guidance, model=usual.model
-        )
-        await self._desk.accept(interaction, request, spoiler=usual.spoiler)
+        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler, "model": model}
+        usual = self._desk.defaults(interaction).with_options(**asked)
+        await self._desk.accept(interaction, usual.request(prompt, seed), spoiler=usual.spoiler)
 
     @dream.autocomplete("model")
     async def offered(self, interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:

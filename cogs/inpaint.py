@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-import secrets
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import discord
@@ -16,10 +16,11 @@ from cogs._client import Reverie
 from cogs._desk import check_place, uploaded_picture
 from cogs._forms import Form, files, open_form, sent, values
 from cogs._language import Language, language_of, mark
-from cogs._options import DESCRIPTIONS, Count, Guidance, Prompt, Seed, Steps
+from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Steps
 from cogs._replies import FAILURES, CannotDo, Forgotten, refuse
 from engine import pictures, uploads
-from engine.jobs import PROMPT_LIMIT, SEED_LIMIT, Kind, Request, check_prompt
+from engine.jobs import PROMPT_LIMIT, Kind, Preset, Request, check_prompt
+from engine.preferences import Defaults
 from engine.uploads import Region
 
 REGIONS = {
@@ -50,7 +51,7 @@ class Inpaint(commands.Cog):
         region="The part to repaint, where there is no mask",
         **DESCRIPTIONS,
     )
-    @app_commands.choices(region=[app_commands.Choice(name=name, value=region.value) for region, name in REGIONS.items()])
+    @app_commands.choices(region=[app_commands.Choice(name=name, value=region.value) for region, name in REGIONS.items()], preset=PRESETS)
     async def inpaint(
         self,
         interaction: discord.Interaction,
@@ -62,6 +63,7 @@ class Inpaint(commands.Cog):
         seed: Seed | None = None,
         steps: Steps | None = None,
         guidance: Guidance | None = None,
+        preset: str | None = None,
         spoiler: bool | None = None,
     ) -> None:
         """Repaint a part of a picture."""
@@ -70,7 +72,8 @@ class Inpaint(commands.Cog):
         await interaction.response.defer(ephemeral=True, thinking=True)
         picture = await self._desk.read(image)
         mask_file = None if mask is None else await self._desk.read(mask)
-        wanted = {"prompt": prompt, "seed": seed} | self.usual(interaction, count=count, steps=steps, guidance=guidance, spoiler=spoiler)
+        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler}
+        wanted = {"prompt": prompt, "seed": seed} | self.usual(interaction, **asked)
         await self.propose(interaction, wanted, picture, mask_file, Region(region) if region and mask is None else None)
 
     def check(self, interaction: discord.Interaction, model: str | None = None) -> None:
@@ -87,8 +90,7 @@ class Inpaint(commands.Cog):
 
     def usual(self, interaction: discord.Interaction, **asked: Any) -> dict[str, Any]:
         """Return the options of a request, those that were not asked for as they are usual here."""
-        usual = self._desk.defaults(interaction).with_options(**asked)
-        return {"count": usual.count, "steps": usual.steps, "guidance": usual.guidance, "spoiler": usual.spoiler, "model": usual.model}
+        return asdict(self._desk.defaults(interaction).with_options(**asked))
 
     async def propose(
         self, interaction: discord.Interaction, wanted: dict[str, Any], picture: bytes, mask: bytes | None, region: Region | None
@@ -127,19 +129,18 @@ class Inpaint(commands.Cog):
         if draft is None or not draft.image or not draft.mask:
             raise Forgotten
         wanted = draft.content
-        # Drafts of an earlier version name no model.
-        model = wanted.get("model", "")
-        self.check(interaction, model)
-        seed = secrets.randbelow(SEED_LIMIT) if wanted["seed"] is None else wanted["seed"]
-        how = (wanted["count"], wanted["steps"], wanted["guidance"], Kind.INPAINT)
-        request = Request(wanted["prompt"], seed, *how, draft.image, draft.mask, model)
+        # Drafts of earlier versions name no model, or no preset.
+        usual = Defaults().with_options(**{option.name: wanted.get(option.name) for option in fields(Defaults)})
+        usual = replace(usual, preset=Preset(usual.preset))
+        self.check(interaction, usual.model)
+        request = usual.request(wanted["prompt"], wanted["seed"], Kind.INPAINT, draft.image, draft.mask)
         if not await self._desk.history.drop_draft(number):
             # Two presses at once: the other one has it.
             raise Forgotten
         # Said yes is said yes: where the question cannot be taken away, the job is queued all the same.
         with contextlib.suppress(*FAILURES):
             await interaction.response.edit_message(content=cards.title(request, language_of(interaction)), attachments=[], view=None)
-        await self._desk.accept(interaction, request, spoiler=bool(wanted["spoiler"]), parent=wanted.get("parent"))
+        await self._desk.accept(interaction, request, spoiler=usual.spoiler, parent=wanted.get("parent"))
 
     async def discard(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Forget what was shown."""
@@ -163,7 +164,7 @@ class Inpaint(commands.Cog):
             choices = 1 if found.index is not None else found.job.request.count
         number = await self._desk.history.add_draft(interaction.user.id, content)
         say = language_of(interaction)
-        await open_form(interaction, Form.INPAINT, number, say("Repaint a part"), *fields(choices, say))
+        await open_form(interaction, Form.INPAINT, number, say("Repaint a part"), *form_fields(choices, say))
 
     @commands.Cog.listener("on_interaction")
     async def filled_in(self, interaction: discord.Interaction) -> None:
@@ -212,7 +213,7 @@ def chosen_of(written: dict[str, Any], field: str) -> str:
     return str(chosen[0]) if isinstance(chosen, list) and chosen else ""
 
 
-def fields(choices: int, say: Language) -> list[discord.ui.Label[Any]]:
+def form_fields(choices: int, say: Language) -> list[discord.ui.Label[Any]]:
     """Return the fields of the form; a grid has a choice of so many pictures."""
     by_mask = discord.SelectOption(label=say("What the mask says, or what is transparent"), value=BY_MASK)
     options = [discord.SelectOption(label=say(name), value=region) for region, name in REGIONS.items()]

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import secrets
 
 import discord
 from discord.ext import commands
@@ -14,7 +13,7 @@ from cogs._language import Language, language, mark
 from cogs._replies import FAILURES, Forgotten, Hidden, NoPicture, known, sentence
 from cogs.card import note_single, rerolled, reworded, single
 from cogs.variations import variation_of
-from engine.jobs import PROMPT_LIMIT, SEED_LIMIT, Kind, Request
+from engine.jobs import PROMPT_LIMIT, Kind
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +78,7 @@ class Replies(commands.Cog):
         attachment = uploaded_picture(source.attachments)
         picture = await self._desk.picture(attachment)
         usual = self._desk.defaults_of_message(message)
-        seed = secrets.randbelow(SEED_LIMIT)
-        request = Request(words[:PROMPT_LIMIT], seed, usual.count, usual.steps, usual.guidance, Kind.VARIATION, picture, model=usual.model)
+        request = usual.request(words[:PROMPT_LIMIT], kind=Kind.VARIATION, image=picture)
         await self._desk.accept_message(message, request, spoiler=usual.spoiler or attachment.is_spoiler())
 
     async def follow(self, message: discord.Message, shown: Shown, words: str) -> None:

@@ -15,6 +15,7 @@ from cogs._forms import Form as Sheet
 from cogs._forms import open_form, sent_about, values
 from cogs._house import Place
 from cogs._language import Language, language_of, mark
+from cogs._options import PRESET_NAMES
 from cogs._replies import Forgotten, refuse
 from engine.errors import InvalidRequest
 from engine.preferences import LANGUAGE_NAMES, LIST_LIMIT, ROLES_LIMIT, SETTINGS, Area, Form, Level, Preferences, Setting
@@ -24,6 +25,7 @@ NAMES = {
     "count": mark("Pictures"),
     "steps": mark("Steps"),
     "guidance": mark("Guidance"),
+    "preset": mark("Preset"),
     "spoiler": mark("Spoiler"),
     "language": mark("Language"),
     "max_count": mark("Pictures at most"),
@@ -52,7 +54,8 @@ HINTS = {
     "blocked_words": mark("One word or phrase in a line; * allows any ending"),
     "blocked_concepts": mark("One in a line, as pictures show it: blood, a snake"),
 }
-CHOICES = {
+CHOICES: dict[str, str] = {
+    **PRESET_NAMES,
     "yes": mark("yes"),
     "no": mark("no"),
     "all": mark("all but those where it is switched off"),

@@ -1,6 +1,7 @@
 """/variations and the menu *Variations*: other pictures with the meaning of a given one."""
 
 import secrets
+from dataclasses import replace
 
 import discord
 from discord import app_commands
@@ -10,9 +11,9 @@ from cogs import _cards as cards
 from cogs._client import Reverie
 from cogs._desk import Desk, check_place, uploaded_picture
 from cogs._language import language_of
-from cogs._options import DESCRIPTIONS, Count, Guidance, Prompt, Seed, Steps
+from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Steps
 from cogs._replies import CannotDo
-from engine.jobs import SEED_LIMIT, Job, Kind, Request
+from engine.jobs import SEED_LIMIT, Job, Kind, Preset, Request
 
 
 class Variations(commands.Cog):
@@ -28,6 +29,7 @@ class Variations(commands.Cog):
         prompt="Words for models that read text beside the picture",
         **DESCRIPTIONS | {"guidance": "How strictly to follow the picture; 1 is not at all strict"},
     )
+    @app_commands.choices(preset=PRESETS)
     async def variations(
         self,
         interaction: discord.Interaction,
@@ -37,17 +39,17 @@ class Variations(commands.Cog):
         seed: Seed | None = None,
         steps: Steps | None = None,
         guidance: Guidance | None = None,
+        preset: str | None = None,
         spoiler: bool | None = None,
     ) -> None:
         """Paint variations of a picture."""
         check_place(interaction)
         # Fetching the picture may take longer than Discord waits for a first answer.
         await interaction.response.defer(thinking=True)
-        seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
         picture = await self._desk.picture(image)
-        usual = self._desk.defaults(interaction).with_options(count=count, steps=steps, guidance=guidance, spoiler=spoiler)
-        request = Request(prompt or "", seed, usual.count, usual.steps, usual.guidance, Kind.VARIATION, picture, model=usual.model)
-        await self._desk.accept(interaction, request, spoiler=usual.spoiler)
+        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler}
+        usual = self._desk.defaults(interaction).with_options(**asked)
+        await self._desk.accept(interaction, usual.request(prompt or "", seed, Kind.VARIATION, picture), spoiler=usual.spoiler)
 
     async def from_message(self, interaction: discord.Interaction, message: discord.Message) -> None:
         """Paint variations of the picture in a message; of one of our grids, ask which."""
@@ -58,7 +60,7 @@ class Variations(commands.Cog):
             await interaction.response.defer(thinking=True)
             picture = await self._desk.picture(attachment)
             usual = self._desk.defaults(interaction)
-            request = Request("", secrets.randbelow(SEED_LIMIT), usual.count, usual.steps, usual.guidance, Kind.VARIATION, picture, model=usual.model)
+            request = usual.request("", kind=Kind.VARIATION, image=picture)
             await self._desk.accept(interaction, request, spoiler=usual.spoiler or attachment.is_spoiler())
         elif shown.index is not None:
             await vary(self._desk, interaction, shown.job, shown.index)
@@ -86,9 +88,8 @@ async def variation_of(desk: Desk, job: Job, index: int) -> Request:
         Forgotten: the picture is gone.
     """
     pictures = (await desk.painted(job)).pictures
-    old = job.request
     png = pictures[min(index, len(pictures) - 1)].png
-    return Request(old.prompt, secrets.randbelow(SEED_LIMIT), old.count, old.steps, old.guidance, Kind.VARIATION, png, model=old.model)
+    return replace(job.request, seed=secrets.randbelow(SEED_LIMIT), kind=Kind.VARIATION, image=png, mask=None)
 
 
 async def setup(bot: Reverie) -> None:

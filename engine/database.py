@@ -179,6 +179,8 @@ MIGRATIONS = (
     CREATE INDEX audit_guild ON audit (guild_id, id);
     CREATE TABLE doomed (message_id INTEGER PRIMARY KEY, channel_id INTEGER NOT NULL) STRICT;
     """,
+    # 5. How much work a picture is worth.
+    "ALTER TABLE job ADD COLUMN preset TEXT NOT NULL DEFAULT 'balanced';",
 )
 """Applied in order, never edited. `PRAGMA user_version` counts the applied ones."""
 

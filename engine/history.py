@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.database import Database, Row, owners, searchable
 from engine.errors import Repeated
-from engine.jobs import UNFINISHED, Job, Kind, Origin, Painting, Picture, Request, State
+from engine.jobs import UNFINISHED, Job, Kind, Origin, Painting, Picture, Preset, Request, State
 from engine.similar import signature
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ class History:
             "steps": request.steps,
             "guidance": request.guidance,
             "asked_model": request.model,
+            "preset": request.preset,
             "parent": parent,
             "source": await self._job_of_picture(parent) if source is None and parent is not None else source,
             "user_id": origin.user_id,
@@ -381,6 +382,7 @@ def job_of(row: Row) -> Job:
         row["image_data"] or (GONE if kind is not Kind.DREAM else None),
         row["mask_data"] or (GONE if kind is Kind.INPAINT else None),
         row["asked_model"],
+        Preset(row["preset"]),
     )
     origin = Origin(
         row["user_id"],

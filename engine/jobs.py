@@ -64,6 +64,14 @@ def check_range(name: str, value: float, least: float, most: float) -> None:
         raise InvalidRequest(name, "be {least:g} to {most:.10g}, not {value:.10g}", least=least, most=most, value=value)
 
 
+class Preset(StrEnum):
+    """How much work a picture is worth. These names are in the database and in messages: they stay."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    BEST = "best"
+
+
 class Kind(StrEnum):
     """What is to be done."""
 
@@ -74,7 +82,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked, complete. `steps` and `guidance` are those of the base decoder; None leaves them to the model.
+    """What was asked, complete. `steps` and `guidance` are those of the base decoder; None leaves them to preset and model.
 
     A variation varies `image` and needs no prompt; inpainting repaints what is white in `mask`, a PNG of the picture's size. Both are files of
     any usual format, see `engine.uploads`. `model` is the name of a model; empty stands for the usual one.
@@ -92,6 +100,7 @@ class Request:
     image: bytes | None = field(default=None, repr=False)
     mask: bytes | None = field(default=None, repr=False)
     model: str = ""
+    preset: Preset = Preset.BALANCED
 
     def __post_init__(self) -> None:
         if self.prompt or self.kind is not Kind.VARIATION:
@@ -239,9 +248,8 @@ class Painter(Protocol):
         """What the model can do."""
         ...
 
-    @property
-    def usual_steps(self) -> int:
-        """Steps of the base decoder where a request names none; 0 where there is no decoder."""
+    def usual_steps(self, preset: Preset) -> int:
+        """Return the steps of the base decoder where a request names none; 0 where there is no decoder."""
         ...
 
     @property

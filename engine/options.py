@@ -6,11 +6,16 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypedDict
 
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, check_range
+from engine.errors import InvalidRequest
+from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Preset, check_range
 
 CANDIDATES_LIMIT = 32
 """Draws of the prior that CLIP chooses between."""
 PRIOR_STEPS_LIMIT = 1000
+ALWAYS = (0.0, 1.0)
+"""The interval of guidance that leaves no time out."""
+LEAST_STEPS = 2
+"""Of the prior: the last of its times is the one that it ends at."""
 RESAMPLES_LIMIT = 20
 """Times that a step is taken when a part of a picture is repainted."""
 
@@ -24,18 +29,35 @@ class Solver(StrEnum):
     DPM_SDE = "dpm++sde"
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a preset comes to where nothing else is asked: steps of every stage, as a share of the model's usual ones, and draws of the prior."""
+
+    share: float
+    candidates: int
+
+    def steps(self, usual: int, most: int) -> int:
+        """Return the steps of a stage that usually takes so many; more than `most` only where that is usual."""
+        return max(min(round(usual * self.share), max(usual, most)), min(usual, LEAST_STEPS))
+
+
+EFFORTS = {Preset.FAST: Effort(0.5, 1), Preset.BALANCED: Effort(1, 1), Preset.BEST: Effort(2.5, 4)}
+
+
 class Keywords(TypedDict, total=False):
     """The fields of `Options`, for the operations that take them as keywords."""
 
+    preset: Preset
     count: int
     repeats: int
     seed: int
     prior_seed: int | None
     steps: int | Sequence[int] | None
     guidance: float | Sequence[float] | None
+    guidance_interval: Sequence[float]
     prior_steps: int | None
     prior_guidance: float | None
-    candidates: int
+    candidates: int | None
     resamples: int
     solver: Solver | None
     batch: int
@@ -43,27 +65,30 @@ class Keywords(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to paint. None leaves a choice to the model.
+    """How to paint. None leaves a choice to `preset` and model.
 
     `count` draws of the prior per prompt, or pictures per given picture, and `repeats` pictures of each. The seeds of the pictures count on
     from `seed`, which is random where none is given; the prior draws with the seed of the first picture that it serves, or with `prior_seed`
-    for all. `steps` and `guidance` are the base decoder's, or lists with one value per unet. `candidates` are drawn per prior sample, and
-    CLIP keeps the nearest to the prompt. `resamples` is how often a step is taken when inpainting; `solver` is that of all stages. At most
-    `batch` pictures are painted at once.
+    for all. `steps` and `guidance` are the base decoder's, or lists with one value per unet; unets are guided only at the noise times between
+    the two shares of `guidance_interval`, 0 clean and 1 noise (Kynkäänniemi et al. 2024, arXiv:2404.07724). `candidates` are drawn per prior
+    sample, and CLIP keeps the nearest to the prompt. `resamples` is how often a step is taken when inpainting; `solver` is that of all stages.
+    At most `batch` pictures are painted at once.
 
     Raises:
         InvalidRequest: a value is outside its range.
     """
 
+    preset: Preset = Preset.BALANCED
     count: int = 4
     repeats: int = 1
     seed: int = field(default_factory=lambda: secrets.randbelow(SEED_LIMIT))
     prior_seed: int | None = None
     steps: int | Sequence[int] | None = None
     guidance: float | Sequence[float] | None = None
+    guidance_interval: Sequence[float] = ALWAYS
     prior_steps: int | None = None
     prior_guidance: float | None = None
-    candidates: int = 1
+    candidates: int | None = None
     resamples: int = 5
     solver: Solver | None = None
     batch: int = COUNT_LIMIT
@@ -72,19 +97,39 @@ class Options:
         check_range("count", self.count, 1, COUNT_LIMIT)
         check_range("repeats", self.repeats, 1, COUNT_LIMIT)
         check_range("seed", self.seed, 0, SEED_LIMIT - 1)
-        check_range("candidates", self.candidates, 1, CANDIDATES_LIMIT)
+        check_range("candidates", self.draws, 1, CANDIDATES_LIMIT)
         check_range("resamples", self.resamples, 1, RESAMPLES_LIMIT)
         check_range("batch", self.batch, 1, 256)
         if self.prior_seed is not None:
             check_range("prior_seed", self.prior_seed, 0, SEED_LIMIT - 1)
         if self.prior_steps is not None:
-            check_range("prior_steps", self.prior_steps, 2, PRIOR_STEPS_LIMIT)
+            check_range("prior_steps", self.prior_steps, LEAST_STEPS, PRIOR_STEPS_LIMIT)
         if self.prior_guidance is not None:
             check_range("prior_guidance", self.prior_guidance, 0, GUIDANCE_LIMIT)
+        low, high = self.interval
+        check_range("guidance_interval", low, 0, 1)
+        check_range("guidance_interval", high, low, 1)
         for steps in several(self.steps):
             check_range("steps", steps, 1, STEPS_LIMIT)
         for guidance in several(self.guidance):
             check_range("guidance", guidance, 0, GUIDANCE_LIMIT)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The shares of the noise times between which unets are guided.
+
+        Raises:
+            InvalidRequest: they are not two.
+        """
+        if len(self.guidance_interval) != 2:
+            raise InvalidRequest("guidance_interval", "be two numbers")
+        low, high = self.guidance_interval
+        return low, high
+
+    @property
+    def draws(self) -> int:
+        """How many candidates the prior draws."""
+        return EFFORTS[self.preset].candidates if self.candidates is None else self.candidates
 
     def of_unet(self, number: int) -> tuple[int | None, float | None]:
         """Return the steps and guidance that are asked for unet `number`, counted from 1: a single value is the base decoder's."""

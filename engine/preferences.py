@@ -7,6 +7,7 @@ the channel's before the server's.
 import json
 import math
 import re
+import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,7 +16,7 @@ from typing import Any
 from engine.concepts import STRICTNESS
 from engine.database import Database
 from engine.errors import InvalidRequest
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, STEPS_LIMIT, Request, check_characters
+from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Kind, Preset, Request, check_characters
 from engine.words import RULES_LIMIT, Filter, check_rule
 
 CONCEPTS_LIMIT = 50
@@ -205,6 +206,7 @@ SETTINGS = {
         numeric("count", EVERYWHERE, Area.SETTINGS, 1, COUNT_LIMIT),
         numeric("steps", EVERYWHERE, Area.SETTINGS, 1, STEPS_LIMIT),
         numeric("guidance", EVERYWHERE, Area.SETTINGS, 0, GUIDANCE_LIMIT, whole=False),
+        choice("preset", EVERYWHERE, Area.SETTINGS, *Preset),
         choice("spoiler", EVERYWHERE, Area.SETTINGS, *YES_NO),
         choice("language", EVERYWHERE, Area.SETTINGS, *LANGUAGES),
         numeric("max_count", BELOW, Area.SETTINGS, 1, COUNT_LIMIT),
@@ -240,10 +242,22 @@ class Defaults:
     guidance: float | None = None
     spoiler: bool = False
     model: str = ""
+    preset: Preset = Preset.BALANCED
 
     def with_options(self, **asked: Any) -> "Defaults":
         """Return them with what was asked for; None is not."""
         return replace(self, **{name: value for name, value in asked.items() if value is not None})
+
+    def request(
+        self, prompt: str, seed: int | None = None, kind: Kind = Kind.DREAM, image: bytes | None = None, mask: bytes | None = None
+    ) -> Request:
+        """Return the request that asks for something in this way, with a random seed where none is given.
+
+        Raises:
+            InvalidRequest: see `Request`.
+        """
+        seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
+        return Request(prompt, seed, self.count, self.steps, self.guidance, kind, image, mask, self.model, self.preset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +331,8 @@ class Preferences:
         def chosen(name: str) -> Any:
             return self.nearest(name, user_id, channel_ids, guild_id)
 
-        return Defaults(chosen("count") or 4, chosen("steps"), chosen("guidance"), chosen("spoiler") == "yes", chosen("model") or "")
+        preset = Preset(chosen("preset") or Preset.BALANCED)
+        return Defaults(chosen("count") or 4, chosen("steps"), chosen("guidance"), chosen("spoiler") == "yes", chosen("model") or "", preset)
 
     def language(self, user_id: int, channel_ids: tuple[int, ...], guild_id: int | None) -> str | None:
         """Return one of Discord's locales, None where everybody reads their own."""

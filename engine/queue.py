@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from engine.errors import Cancelled, EngineError, QueueFull, TooManyJobs
 from engine.history import History
 from engine.jobs import Job, Kind, Origin, Painting, Progress, Request, State
+from engine.options import EFFORTS
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Limits:
 
 def cost(request: Request) -> float:
     """Return what a request costs, in denoising steps of the base decoder."""
-    return float(request.count * (request.steps or DEFAULT_STEPS) * TIMES[request.kind])
+    return request.count * (request.steps or DEFAULT_STEPS * EFFORTS[request.preset].share) * TIMES[request.kind]
 
 
 class Queue:

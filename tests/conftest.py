@@ -13,7 +13,8 @@ from PIL import Image
 
 from engine.company import InTurn
 from engine.history import History
-from engine.jobs import Job, Kind, Painting, Picture, Progress, Request
+from engine.jobs import Job, Kind, Painting, Picture, Preset, Progress, Request
+from engine.options import EFFORTS
 
 
 def png(colour: tuple[int, int, int], side: int = 8) -> bytes:
@@ -47,19 +48,22 @@ class ScriptedPainter:
     model = "scripted"
     kinds = frozenset(Kind)
     known_words = ("cat", "on", "a", "red")
-    usual_steps = 30
     space = "scripted"
     everyday = ("a cat", "a dog", "a house", "a tree")
 
     def __init__(self, steps: int = 3) -> None:
         self.cached = {"texts": (5, 3)}
         self.steps = steps
+        self.usual = 30
         self.pause_s = 0.0
         self.failures: list[BaseException] = []
         self.hold = threading.Event()
         self.hold.set()
         self.started = threading.Event()
         self.painted: list[Request] = []
+
+    def usual_steps(self, preset: Preset) -> int:
+        return round(self.usual * EFFORTS[preset].share)
 
     def paint(self, request: Request, report: Callable[[Progress], None]) -> Painting:
         self.started.set()
@@ -73,7 +77,7 @@ class ScriptedPainter:
         self.painted.append(request)
         pictures = tuple(Picture(png((seed % 256, 100, 50)), seed, 8, 8, self.seen(request.prompt)) for seed in request.seeds)
         unknown = tuple(word for word in request.prompt.split() if word not in self.known_words)
-        return Painting(pictures, self.model, request.steps or 30, request.guidance or 1.5, 0.5, unknown, self.space)
+        return Painting(pictures, self.model, request.steps or self.usual_steps(request.preset), request.guidance or 1.5, 0.5, unknown, self.space)
 
     def company(self) -> InTurn:
         return InTurn(self.paint)

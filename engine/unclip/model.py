@@ -9,7 +9,7 @@ from torch import Tensor
 
 from engine.errors import Misconfigured
 from engine.files import File, fetch
-from engine.options import Solver
+from engine.options import ALWAYS, Solver
 from engine.unclip.checkpoints import read_checkpoint
 from engine.unclip.clip import Clip, load_clip
 from engine.unclip.config import LOCAL_CLIP, DecoderSources, ModelConfig, PriorSource, UnetSource, read_model_config
@@ -30,11 +30,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a stage is walked; None is the usual solver."""
+    """How a stage is walked; None is the usual solver. `interval` are the shares of the times between which an unet is guided."""
 
     steps: int
     guidance: float
     solver: Solver | None = None
+    interval: tuple[float, float] = ALWAYS
 
 
 @dataclass(frozen=True, slots=True)

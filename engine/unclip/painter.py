@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from engine import pictures, uploads
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import SEED_LIMIT, Kind, Painting, Picture, Progress, Report, Request, check_prompt, words_of
-from engine.options import Keywords, Options, Solver, several
+from engine.jobs import SEED_LIMIT, STEPS_LIMIT, Kind, Painting, Picture, Preset, Progress, Report, Request, check_prompt, words_of
+from engine.options import ALWAYS, EFFORTS, Keywords, Options, several
 from engine.unclip.caches import Cache
 from engine.unclip.clip import TextCondition
 from engine.unclip.company import Company, Course, Leg, Paces
@@ -171,10 +171,9 @@ class Painter:
                 found.add(Kind.VARIATION)
         return frozenset(found)
 
-    @property
-    def usual_steps(self) -> int:
-        """Steps of the base decoder where nothing else is asked; 0 where there is no decoder."""
-        return self.parts.settings[0].steps if self.parts.settings else 0
+    def usual_steps(self, preset: Preset) -> int:
+        """Return the steps of the base decoder where nothing else is asked; 0 where there is no decoder."""
+        return self.settings(Options(preset=preset))[0].steps if self.parts.settings else 0
 
     @property
     def space(self) -> str:
@@ -229,7 +228,7 @@ class Painter:
             Misconfigured: what comes out is no picture in the number format that was chosen.
         """
         started = time.perf_counter()
-        how = Options(count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
+        how = Options(preset=request.preset, count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
         match request.kind:
             case Kind.VARIATION:
                 commission = self.to_vary([request.image or b""], request.prompt, Framing.CROP, how)
@@ -351,7 +350,7 @@ class Painter:
         Raises:
             InvalidRequest: a prompt or an option is not what it must be, or this model has no prior.
         """
-        how = Options(**{"count": 1, "candidates": 2} | options)
+        how = Options(**{"count": 1} | options)
         self.needs("embed", clip=True, prior=True)
         clip = self.parts.clip
         assert clip is not None
@@ -449,21 +448,21 @@ class Painter:
         settings = []
         for number, (stage, own) in enumerate(zip(self.parts.stages, self.parts.settings, strict=True), start=1):
             steps, guidance = how.of_unet(number)
-            settings.append(walkable(stage, own, steps, guidance, how.solver))
+            settings.append(replace(walkable(stage, own, steps, guidance, how), interval=how.interval))
         return tuple(settings)
 
     def prior_setting(self, how: Options) -> Setting:
         """Say how the prior is walked."""
         own = self.parts.prior_setting
         assert self.parts.prior is not None
-        return walkable(self.parts.prior, own, how.prior_steps, how.prior_guidance, how.solver)
+        return walkable(self.parts.prior, own, how.prior_steps, how.prior_guidance, how)
 
     def prior_steps(self, dreamt: Sequence[Sample], how: Options) -> int:
         """Count the prior's steps for samples, over all batches and candidates."""
         if not dreamt or self.parts.prior is None:
             return 0
         setting = self.prior_setting(how)
-        return len(self.parts.prior.plan(setting.steps, setting.solver)[0]) * how.candidates * len(batches(dreamt, how.batch))
+        return len(self.parts.prior.plan(setting.steps, setting.solver)[0]) * how.draws * len(batches(dreamt, how.batch))
 
     @torch.inference_mode()
     def read(self, prompts: Sequence[str]) -> TextCondition:
@@ -495,7 +494,7 @@ class Painter:
         What it drew before it does not draw again.
         """
         setting = self.prior_setting(how)
-        keys = [(sample.prompt, sample.prior_seed, setting, how.candidates) for sample in batch]
+        keys = [(sample.prompt, sample.prior_seed, setting, how.draws) for sample in batch]
         found = {key: self.dreams.get(key) for key in dict.fromkeys(keys)}
         if new := [key for key, embed in found.items() if embed is None]:
             rows = [keys.index(key) for key in new]
@@ -517,7 +516,7 @@ class Painter:
         nearest = torch.full((len(batch),), -torch.inf, device=text.embed.device)
         with self.parts.lodging.visit(prior.net):
             brief = prior.brief(text, setting.guidance, steps)
-        for candidate in range(how.candidates):
+        for candidate in range(how.draws):
             stream = candidate and FIRST_CANDIDATE_STREAM + candidate
             draw = noise_from_seeds(seeds, tuple(text.embed.shape[1:]), text.embed.device, stream)
             on_step = partial(count.step, "prior")
@@ -555,7 +554,7 @@ class Painter:
             steps, rule = stage.plan(setting.steps, setting.solver)
             with lodging.visit(stage.unet):
                 lowres = {} if samples is None else stage.enlarge(samples, draw)
-                brief = stage.brief(embeds, text, setting.guidance, lowres, steps)
+                brief = stage.brief(embeds, text, setting.guidance, lowres, steps, setting.interval)
             walk = Walk(
                 brief,
                 draw(),
@@ -580,9 +579,11 @@ class Painter:
         facts: dict[str, Any] = {"prompt": sample.prompt} if sample.prompt else {}
         facts |= {"seed": sample.seed, "model": self.model}
         facts |= {name: [getattr(one, name) for one in settings] for name in ("steps", "guidance", "solver")}
+        if how.interval != ALWAYS:
+            facts["guidance_interval"] = list(how.interval)
         if sample.embed is None:
             prior = self.prior_setting(how)
-            facts |= {"prior_seed": sample.prior_seed, "candidates": how.candidates}
+            facts |= {"prior_seed": sample.prior_seed, "candidates": how.draws}
             facts |= {f"prior_{name}": getattr(prior, name) for name in ("steps", "guidance", "solver")}
         return facts
 
@@ -655,14 +656,15 @@ def batches(samples: Sequence[Sample], most: int) -> list[Sequence[Sample]]:
     return [samples[start : start + most] for start in range(0, len(samples), most)]
 
 
-def walkable(stage: Prior | UnetStage, own: Setting, steps: int | None, guidance: float | None, solver: Solver | None) -> Setting:
+def walkable(stage: Prior | UnetStage, own: Setting, steps: int | None, guidance: float | None, how: Options) -> Setting:
     """Say how a stage is walked where some of it is asked for.
 
     A network that never saw a missing condition is not guided: it has nothing to be guided away from.
     """
-    steps = own.steps if steps is None else steps
+    if steps is None:
+        steps = EFFORTS[how.preset].steps(own.steps, min(STEPS_LIMIT, len(stage.curve)))
     guidance = own.guidance if guidance is None else guidance
-    return Setting(steps, guidance if stage.can_be_guided else 1.0, solver or own.solver or usual_solver(stage.curve, steps))
+    return Setting(steps, guidance if stage.can_be_guided else 1.0, how.solver or own.solver or usual_solver(stage.curve, steps))
 
 
 def brief(value: float | str) -> str:

@@ -5,6 +5,7 @@ Source: dalle2-pytorch 1.15.6, `DiffusionPrior` and `Decoder`.
 Dimensions: B batch, C channels, H = W = side of a stage in pixels, D embedding width, L tokens, W text width.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -13,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.options import Solver
+from engine.options import ALWAYS, Solver
 from engine.unclip.clip import TextCondition
 from engine.unclip.dialects import Release
 from engine.unclip.memory import Room
@@ -303,9 +304,17 @@ class UnetStage:
         return {"lowres_cond_img": noised, "lowres_noise_level": levels}
 
     def brief(
-        self, image_embed: Tensor, text: TextCondition | None, guidance: float, lowres: dict[str, Tensor], steps: Sequence[Step]
+        self,
+        image_embed: Tensor,
+        text: TextCondition | None,
+        guidance: float,
+        lowres: dict[str, Tensor],
+        steps: Sequence[Step],
+        interval: tuple[float, float] = ALWAYS,
     ) -> "UnetBrief":
         """Tell the unet of picture embeddings, of the text where it wants it, and of what `enlarge` returned, for a walk along steps.
+
+        It is guided at the times that lie in `interval`, as shares of all: 0 is clean, 1 is noise.
 
         Shapes:
             image_embed  (B, D) float, unit length
@@ -327,38 +336,47 @@ class UnetStage:
             scales = unet.scales(moments.hiddens[:, None] + hiddens)
             return map(UnetMoment, scales, moments.outer.split(1), moments.inner.split(1))
 
-        return UnetBrief(batch, conditions, guidance, lowres.get("lowres_cond_img"), Ahead(steps, image_embed.device, prepare))
+        guided = range(math.ceil(interval[0] * len(self.curve)), math.floor(interval[1] * len(self.curve)) + 1)
+        return UnetBrief(batch, conditions, guidance, guided, lowres.get("lowres_cond_img"), Ahead(steps, image_embed.device, prepare))
 
     def ask(self, walks: Sequence[Walk["UnetBrief"]]) -> list[Prediction]:
         """Return what the unet says to each of several walks; guidance asks for both answers in one batch."""
         unet, briefs = self.unet, [walk.told for walk in walks]
         moments = [walk.told.moments[walk.step.time] for walk in walks]
-        condition = self.joined.of([condition for brief in briefs for condition in brief.conditions])
+        conditions = [walk.told.conditions_at(walk.step.time) for walk in walks]
+        condition = self.joined.of([condition for own in conditions for condition in own])
 
         def rows(one: Callable[[Walk[UnetBrief]], Tensor]) -> Tensor:
-            return torch.cat([one(walk) for walk in walks for _ in walk.told.conditions])
+            return torch.cat([one(walk) for walk, own in zip(walks, conditions, strict=True) for _ in own])
 
         x = rows(lambda walk: walk.x)
-        scales = torch.cat([moment.scales for moment in moments])
+        counts = [brief.count * len(own) for brief, own in zip(briefs, conditions, strict=True)]
+        scales = torch.cat([moment.scales[:count] for moment, count in zip(moments, counts, strict=True)])
         outer, inner = (
-            torch.cat([known, torch.cat([getattr(moment, name).expand(len(moment.scales), *[-1] * 5) for moment in moments])], dim=4)
+            torch.cat(
+                [known, torch.cat([getattr(moment, name).expand(count, *[-1] * 5) for moment, count in zip(moments, counts, strict=True)])], dim=4
+            )
             for name, known in (("outer", condition.outer), ("inner", condition.inner))
         )
-        lowres = torch.cat([brief.lowres for brief in briefs for _ in brief.conditions if brief.lowres is not None]) if unet.lowres_cond else None
+        lowres = (
+            torch.cat([brief.lowres for brief, own in zip(briefs, conditions, strict=True) for _ in own if brief.lowres is not None])
+            if unet.lowres_cond
+            else None
+        )
         before = rows(known_before) if unet.self_cond else None
 
         def answer(part: slice) -> Tensor:
             return unet.answer(x[part], scales[part], outer[part], inner[part], lowres_cond_img=some(lowres, part), self_cond=some(before, part))
 
         output = self.room.fill(len(x), answer).float()
-        return [self.guided(part, brief) for part, brief in zip(output.split([len(moment.scales) for moment in moments]), briefs, strict=True)]
+        return [self.guided(part, brief) for part, brief in zip(output.split(counts), briefs, strict=True)]
 
     def guided(self, output: Tensor, brief: "UnetBrief") -> Prediction:
         """Lead the answer to a condition away from the one to none.
 
         Source: Ho & Salimans 2022, arXiv:2207.12598, in the form null + scale × (conditional - null).
         """
-        if len(brief.conditions) == 2:
+        if len(output) > brief.count:
             answer, null = output.chunk(2)
             output = null + (answer - null) * brief.guidance
         if not self.learned_variance:
@@ -378,17 +396,22 @@ class UnetMoment(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class UnetBrief:
-    """What a unet is told of `count` samples: their conditions, where they are guided those without any, and the smaller pictures."""
+    """What a unet is told of `count` samples: their conditions, where they are guided those without any, at which times, and the smaller pictures."""
 
     count: int
     conditions: tuple[UnetCondition, ...]
     guidance: float
+    guided: range
     lowres: Tensor | None
     moments: "Ahead[UnetMoment]"
 
+    def conditions_at(self, time: int) -> tuple[UnetCondition, ...]:
+        """Return the conditions that the unet is asked under at a time."""
+        return self.conditions if time in self.guided else self.conditions[:1]
+
     @property
     def rows(self) -> int:
-        """How many the network works on."""
+        """How many the network works on at most."""
         return self.count * len(self.conditions)
 
 

@@ -115,7 +115,7 @@ def similar(message: Message) -> list[int]:
 
 async def archives(server: Loopback, use: Interaction, parts: int) -> list[bytes]:
     """Wait until so many archives have come and no more, and return them."""
-    await server.wait_for(lambda: 1 + len(use.followups) == parts)
+    await server.wait_for(lambda: use.message is not None and use.message.content and 1 + len(use.followups) == parts)
     await asyncio.sleep(0.1)
     assert use.message is not None
     messages = [use.message, *use.followups]

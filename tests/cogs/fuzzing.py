@@ -65,6 +65,7 @@ options = {
             "seed": numbers,
             "steps": numbers,
             "guidance": st.floats(-1, 30),
+            "preset": st.sampled_from(("fast", "balanced", "best", "none", "")),
             "spoiler": st.booleans(),
             "model": st.one_of(st.just("scripted"), texts),
         },

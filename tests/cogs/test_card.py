@@ -74,12 +74,12 @@ async def test_buttons_work_after_a_restart(discord_: Loopback, start: Start, pa
 
 
 async def test_info_is_for_the_presser_alone_pings_nobody_and_is_one_text_to_copy(discord_: Loopback, bot: Reverie) -> None:
-    card = await dreamt(discord_, prompt="a `cat` @everyone")
+    card = await dreamt(discord_, prompt="a `cat` @everyone", steps=30, preset="fast")
     use = await discord_.press(discord_.ben, card, button(cards.Act.INFO))
     told = await answered(discord_, use)
     assert told.ephemeral and told.mentions == [] and not told.mention_everyone
     [command] = re.findall(r"```\n(.*)\n```", told.content)
-    assert command == "/dream prompt: a 'cat' @everyone seed: 7 count: 4 steps: 30 guidance: 1.5"
+    assert command == "/dream prompt: a 'cat' @everyone seed: 7 count: 4 steps: 30 guidance: 1.5 preset: fast"
     assert "seeds 7, 8, 9, 10" in told.content
     alone = await answered(discord_, await discord_.press(discord_.ben, card, button(cards.Act.ENLARGE, index=3)))
     told = await answered(discord_, await discord_.press(discord_.ben, alone, button(cards.Act.INFO, index=3)))

@@ -13,7 +13,7 @@ from cogs._replies import Banned, MayNot, NotHere, TooNew, WordsBlocked
 from engine.concepts import STRICTNESS
 from engine.errors import TooManyJobs
 from engine.history import History
-from engine.jobs import STEPS_LIMIT, Job, Origin, Painting, Picture, Request
+from engine.jobs import STEPS_LIMIT, Job, Origin, Painting, Picture, Preset, Request
 from engine.moderation import Moderation
 from engine.preferences import Area, Defaults, Level, Preferences
 from tests.conftest import ScriptedPainter
@@ -242,9 +242,10 @@ async def test_a_model_that_is_not_loaded_yet_gets_the_limit(world: World, asked
 async def test_the_steps_that_count_are_those_of_the_model_that_is_asked_for(world: World) -> None:
     await world.choose(max_steps=20)
     quick = ScriptedPainter()
-    quick.usual_steps = 20
+    quick.usual = 20
     world.looks.painters["quick"] = quick
     assert (await world.admit(model="quick"))[0].steps is None
+    assert (await world.admit(model="quick", preset=Preset.BEST))[0].steps == 20
     assert (await world.admit())[0].steps == 20
 
 

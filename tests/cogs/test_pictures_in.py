@@ -9,7 +9,7 @@ from PIL import Image
 
 from cogs import _cards as cards
 from cogs._client import Reverie
-from engine.jobs import Kind
+from engine.jobs import Kind, Preset
 from loopback import Interaction, Loopback, Message
 from tests.cogs.browsing import button
 from tests.cogs.conftest import Start, answered, dreamt, results, settled, states
@@ -89,7 +89,7 @@ async def test_a_region_is_shown_confirmed_and_repainted(
         discord_.ann,
         discord_.general,
         "inpaint",
-        {"image": picture(), "prompt": "a dog", "count": 2, "seed": 9, "steps": 4, "guidance": 2.0} | options,
+        {"image": picture(), "prompt": "a dog", "count": 2, "seed": 9, "steps": 4, "guidance": 2.0, "preset": "best"} | options,
     )
     preview = await answered(discord_, use)
     assert preview.ephemeral and "a dog" in preview.content and await states(bot) == []
@@ -98,7 +98,8 @@ async def test_a_region_is_shown_confirmed_and_repainted(
     await discord_.press(discord_.ann, preview, button(cards.Act.CONFIRM))
     await settled(bot, "delivered")
     [request] = painter.painted
-    assert (request.kind, request.prompt, request.count, request.seed, request.steps, request.guidance) == (Kind.INPAINT, "a dog", 2, 9, 4, 2.0)
+    assert (request.kind, request.prompt, request.count, request.seed) == (Kind.INPAINT, "a dog", 2, 9)
+    assert (request.steps, request.guidance, request.preset) == (4, 2.0, Preset.BEST)
     assert np.array_equal(mask_of(request.mask), wanted)
     assert results(discord_)[0].embeds[0]["description"] == "Repainted: a dog" and not preview.components
 

@@ -17,7 +17,7 @@ from tests.conftest import ScriptedPainter, png
 MANAGE_GUILD = 1 << 5
 MAY_NOT = "You may not do that here. The owner of the server says who may, in `/settings`."
 SWITCHED_OFF = "Painting is switched off in this channel. Try another one."
-OWN = ["model", "count", "steps", "guidance", "spoiler", "language"]
+OWN = ["model", "count", "steps", "guidance", "preset", "spoiler", "language"]
 BELOW = [*OWN, "max_count", "max_steps"]
 OF_AREAS = {
     "settings": [*BELOW, "max_jobs", "channels", "retention_days"],
@@ -36,6 +36,7 @@ WRITTEN: dict[str, tuple[Any, str]] = {
     "count": ("3", "3"),
     "steps": (" 12 ", "12"),
     "guidance": ("2,5", "2.5"),
+    "preset": ("best", "best"),
     "spoiler": ("yes", "yes"),
     "language": ("de", "Deutsch"),
     "max_count": ("2", "2"),
@@ -327,17 +328,17 @@ async def reply(server: Loopback, words: str, to: Message | None = None, **more:
 
 @pytest.mark.parametrize("level", ["user", "channel", "server"])
 async def test_what_is_usual_holds_for_commands_and_messages(discord_: Loopback, bot: Reverie, painter: ScriptedPainter, level: str) -> None:
-    await choose(bot, discord_, level, count=2, steps=7, guidance=0, spoiler="yes")
+    await choose(bot, discord_, level, count=2, steps=7, guidance=0, preset="best", spoiler="yes")
     await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat"})
     await settled(bot, "delivered")
     await reply(discord_, "", files=[("a.png", png((1, 2, 3)))])
     await settled(bot, "delivered", "delivered")
     for request in painter.painted:
-        assert (request.count, request.steps, request.guidance) == (2, 7, 0)
+        assert (request.count, request.steps, request.guidance, request.preset) == (2, 7, 0, "best")
     assert all(card.attachments[0].filename.startswith("SPOILER_") for card in results(discord_))
-    await dreamt(discord_, count=1, steps=3, guidance=2.5, spoiler=False)
+    await dreamt(discord_, count=1, steps=3, guidance=2.5, preset="fast", spoiler=False)
     asked = painter.painted[2]
-    assert (asked.count, asked.steps, asked.guidance) == (1, 3, 2.5)
+    assert (asked.count, asked.steps, asked.guidance, asked.preset) == (1, 3, 2.5, "fast")
     assert results(discord_)[2].attachments[0].filename.startswith("reverie-")
 
 

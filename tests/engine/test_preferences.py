@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
 from engine.history import History
-from engine.jobs import Request
+from engine.jobs import Kind, Preset, Request
 from engine.preferences import CONCEPT_LENGTH, CONCEPTS_LIMIT, LANGUAGES, ROLES_LIMIT, SETTINGS, Area, Change, Defaults, Form, Level, Preferences
 from engine.words import RULE_LIMIT, RULES_LIMIT
 
@@ -21,6 +21,7 @@ EXPECTED: Mapping[str, tuple[set[Level], Area, Form, Any, Any]] = {
     "count": (EVERYWHERE, Area.SETTINGS, Form.NUMBER, "3", 3),
     "steps": (EVERYWHERE, Area.SETTINGS, Form.NUMBER, " 12 ", 12),
     "guidance": (EVERYWHERE, Area.SETTINGS, Form.NUMBER, "2,5", 2.5),
+    "preset": (EVERYWHERE, Area.SETTINGS, Form.CHOICE, "best", "best"),
     "spoiler": (EVERYWHERE, Area.SETTINGS, Form.CHOICE, "no", "no"),
     "language": (EVERYWHERE, Area.SETTINGS, Form.CHOICE, "de", "de"),
     "max_count": (BELOW, Area.SETTINGS, Form.NUMBER, "2", 2),
@@ -58,6 +59,7 @@ RANGES = {
 }
 """Of every number: the least, the most, and what lies between two of them."""
 CHOICES = {
+    "preset": ("fast", "balanced", "best"),
     "spoiler": ("yes", "no"),
     "language": LANGUAGES,
     "painting": ("yes", "no"),
@@ -262,14 +264,23 @@ async def test_defaults_are_put_together_of_what_was_chosen_anywhere(preferences
     await preferences.choose(Level.SERVER, SERVER, "steps", "7")
     await preferences.choose(Level.SERVER, SERVER, "guidance", "3")
     await preferences.choose(Level.SERVER, SERVER, "model", "emoji")
-    assert preferences.defaults(USER, (THREAD, CHANNEL), SERVER) == Defaults(4, 7, 0.0, False, "emoji")
-    assert preferences.defaults(SERVER, (CHANNEL,), SERVER) == Defaults(4, 7, 3.0, True, "emoji")
+    await preferences.choose(Level.SERVER, SERVER, "preset", "fast")
+    await preferences.choose(Level.USER, USER, "preset", "best")
+    assert preferences.defaults(USER, (THREAD, CHANNEL), SERVER) == Defaults(4, 7, 0.0, False, "emoji", Preset.BEST)
+    assert preferences.defaults(SERVER, (CHANNEL,), SERVER) == Defaults(4, 7, 3.0, True, "emoji", Preset.FAST)
 
 
 def test_what_is_asked_for_counts_more_than_defaults() -> None:
     usual = Defaults(2, 7, 0.0, True, "emoji")
     assert usual.with_options(count=None, steps=None, spoiler=None) == usual
     assert usual.with_options(count=9, guidance=1.5, spoiler=False) == Defaults(9, 7, 1.5, False, "emoji")
+
+
+def test_a_request_is_asked_for_in_the_way_that_was_chosen_with_a_new_seed_where_none_is_given() -> None:
+    usual = Defaults(2, 7, 0.5, True, "emoji", Preset.FAST)
+    assert usual.request("a cat", 3) == Request("a cat", 3, 2, 7, 0.5, model="emoji", preset=Preset.FAST)
+    assert usual.request("", 3, Kind.VARIATION, b"a") == Request("", 3, 2, 7, 0.5, Kind.VARIATION, b"a", model="emoji", preset=Preset.FAST)
+    assert len({usual.request("a cat").seed for _ in range(4)}) > 1
 
 
 async def test_a_language_is_the_nearest_one_or_everybodys_own(preferences: Preferences) -> None:

@@ -13,12 +13,15 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 
 from engine.errors import Cancelled, InvalidRequest
-from engine.jobs import Progress
-from engine.options import Options, Solver
+from engine.jobs import Preset, Progress
+from engine.options import EFFORTS, Options, Solver
 from engine.pictures import read_receipt
 from engine.unclip import Painter
+from engine.unclip.company import Company
 from engine.unclip.memory import Lodging, choose_lodging
 from engine.unclip.painter import Canvas, Counter, Painted, Sample, no_report, samples_of
+from engine.unclip.stages import UnetStage
+from engine.unclip.unet import Unet
 from engine.uploads import Framing
 from tests.engine.unclip.test_dialects import fixture, state_dict
 
@@ -98,6 +101,57 @@ def test_a_sample_does_not_depend_on_its_company(painter: Painter) -> None:
 def test_batches_do_not_change_pictures(painter: Painter) -> None:
     whole, cut = (painter.dream([CAT], count=4, seed=1, steps=4, batch=batch) for batch in (9, 3))
     assert all(np.abs(pixels(one) - pixels(other)).max() <= 1 for one, other in zip(whole, cut, strict=True))
+
+
+def test_presets_change_the_steps_of_every_stage_and_the_draws_of_the_prior_but_nothing_that_is_asked_for(painter: Painter) -> None:
+    [balanced], [fast], [best], [asked] = (
+        [one.settings for one in painter.dream([CAT], count=1, seed=1, **ways)]
+        for ways in ({}, {"preset": Preset.FAST}, {"preset": Preset.BEST}, {"preset": Preset.BEST, "steps": 3, "candidates": 1})
+    )
+    for settings, preset in ((fast, Preset.FAST), (best, Preset.BEST)):
+        effort = EFFORTS[preset]
+        assert settings["steps"] == [round(steps * effort.share) for steps in balanced["steps"]]
+        assert (settings["prior_steps"], settings["candidates"]) == (round(balanced["prior_steps"] * effort.share), effort.candidates)
+        assert painter.usual_steps(preset) == settings["steps"][0]
+    assert asked["steps"] == [3, *best["steps"][1:]] and asked["candidates"] == 1
+    assert painter.usual_steps(Preset.BALANCED) == balanced["steps"][0]
+
+
+def test_guidance_outside_of_its_interval_is_not_even_worked_out(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[int] = []
+    answer = Unet.answer
+    monkeypatch.setattr(Unet, "answer", lambda unet, x, *more, **others: rows.append(len(x)) or answer(unet, x, *more, **others))
+
+    def dream(**ways: Any) -> np.ndarray:
+        rows.clear()
+        return pixels(painter.dream([CAT], count=1, seed=1, steps=10, **ways)[0])
+
+    plain = dream(guidance=1)
+    unguided = len(rows)
+    assert sum(rows) == unguided
+    guided = dream(guidance=3)
+    assert np.array_equal(dream(guidance=3, guidance_interval=(0, 1)), guided) and sum(rows) == unguided + 10
+    assert np.array_equal(dream(guidance=3, guidance_interval=(0, 0)), plain) and sum(rows) == unguided
+    partly = dream(guidance=3, guidance_interval=(0.25, 0.75))
+    assert sum(rows) == unguided + 6 and not np.array_equal(partly, plain) and not np.array_equal(partly, guided)
+
+
+def test_walks_that_are_guided_at_other_times_share_a_step(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.unclip.company.STRETCH_S", 0.0)
+    monkeypatch.setattr("engine.unclip.company.GAIN", 0.0)
+    ways = [{"guidance": 3.0, "guidance_interval": interval} for interval in ((0.0, 1.0), (0.3, 0.6), (0.0, 0.2))] + [{"guidance": 1.0}]
+    hows = [Options(count=1, seed=number, steps=6, **way) for number, way in enumerate(ways)]
+    company: Company[Any, Any] = Company(painter.parts.lodging, lambda how: painter.work(painter.to_dream([CAT], how), no_report), {})
+    asked = UnetStage.ask
+    shared: list[int] = []
+    monkeypatch.setattr(UnetStage, "ask", lambda stage, walks: shared.append(len(walks)) or asked(stage, walks))
+    tickets = [company.join(how) for how in hows]
+    while any(ticket.result is None and ticket.error is None for ticket in tickets):
+        company.step()
+    assert max(shared) == len(hows)
+    for how, ticket in zip(hows, tickets, strict=True):
+        alone = painter.alone(painter.work(painter.to_dream([CAT], how), no_report))
+        assert ticket.error is None and np.abs(pixels(ticket.result[0]) - pixels(alone[0])).max() <= 1
 
 
 def test_candidates_bring_the_embedding_nearer_to_the_prompt(painter: Painter) -> None:

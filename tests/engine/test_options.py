@@ -1,0 +1,22 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import InvalidRequest
+from engine.jobs import Preset
+from engine.options import EFFORTS, LEAST_STEPS, Options
+
+
+@given(usual=st.integers(1, 10_000), most=st.integers(1, 1000))
+def test_presets_take_fewer_steps_as_many_or_more(usual: int, most: int) -> None:
+    fast, balanced, best = (EFFORTS[preset].steps(usual, most) for preset in Preset)
+    assert 1 <= fast <= balanced == usual <= best <= max(usual, most)
+    assert fast >= min(usual, LEAST_STEPS)
+
+
+def test_the_best_preset_chooses_between_draws_of_the_prior_unless_told_otherwise() -> None:
+    assert Options().draws == Options(preset=Preset.FAST).draws == 1
+    assert Options(preset=Preset.BEST).draws == EFFORTS[Preset.BEST].candidates > 1
+    assert Options(preset=Preset.BEST, candidates=2).draws == 2
+    with pytest.raises(InvalidRequest, match="candidates must be 1 to 32"):
+        Options(preset=Preset.BEST, candidates=0)
