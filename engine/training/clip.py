@@ -130,14 +130,21 @@ class ClipTrainee:
 
 
 def confused(text: str, groups: Sequence[Sequence[str]], rng: np.random.Generator) -> str | None:
-    """Put another phrase of its group in the place of a caption's; None where it has none."""
+    """Put another phrase of its group in the place of one of a caption's, of any of the groups; None where it has none.
+
+    Of phrases that overlap, that of the first group counts.
+    """
+    found: list[tuple[re.Match[str], Sequence[str]]] = []
     for group in groups:
         for phrase in group:
-            found = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)
-            if found:
-                others = [other for other in group if other != phrase]
-                return text[: found.start()] + others[rng.integers(len(others))] + text[found.end() :]
-    return None
+            match = re.search(rf"(?<!\w){re.escape(phrase)}(?!\w)", text)
+            if match and not any(match.start() < known.end() and known.start() < match.end() for known, _ in found):
+                found.append((match, group))
+    if not found:
+        return None
+    match, group = found[rng.integers(len(found))]
+    others = [other for other in group if other != match.group()]
+    return text[: match.start()] + others[rng.integers(len(others))] + text[match.end() :]
 
 
 def wear(text: str, rng: np.random.Generator, typo_share: float, nonsense_share: float) -> str:

@@ -120,8 +120,8 @@ class PriorRun(TrainDiffusionPriorConfig):
 class ClipData(BaseModel):
     """Shards, and how captions are worn: with misspelt words, with words that mean nothing.
 
-    `confusable` are groups of phrases, the first one that is found counting: a caption with one of a group is told from the same caption with
-    another of it, which pictures of a batch alone seldom ask for.
+    `confusable` are groups of phrases: a caption with one of a group is told from the same caption with another of it, which pictures of a batch
+    alone seldom ask for. Where a caption has phrases of several groups, one of them is drawn.
     """
 
     model_config = ConfigDict(extra="forbid")

@@ -1,7 +1,7 @@
 """The picture book: the small world that the bundled model is trained on.
 
-A scene is one object in one of three sizes and five places, or two objects beside each other, on a plain background. Everything about a scene is
-known, so its caption is exact and a painted scene can be marked right or wrong.
+A scene is one object in one of three sizes and five places, or two objects beside each other, on a plain background: of a colour with a name, or of
+any other. Everything about a scene is known, so its caption is exact and a painted scene can be marked right or wrong.
 
 Dimensions: H = W = SIDE pixels, C = 3 channels.
 """
@@ -74,7 +74,7 @@ PLACE_WORDS: dict[Place, tuple[str, ...]] = {
     Place.LEFT: ("on the left", "on the left side", "to the left"),
     Place.RIGHT: ("on the right", "on the right side", "to the right"),
     Place.TOP: ("at the top", "on top"),
-    Place.BOTTOM: ("at the bottom", "at the bottom"),
+    Place.BOTTOM: ("at the bottom",),
 }
 GRID = 8
 """Objects stand at multiples of so many pixels: the same object looks the same wherever it stands, at every scale of the cascade."""
@@ -108,12 +108,17 @@ MIDDLE_SHARE = 0.15
 """Share of captions that say so of an object in the middle."""
 PAIR_SHARE = 0.4
 """Of the scenes, those with two objects."""
+TINT_SHARE = 0.5
+"""Of the scenes, those on a background of any colour, of which captions say nothing: without them CLIP takes an object on one background for another
+thing than the same object on another, and does not know it on a background that it never saw it on."""
 FILLERS = (
     "a", "an", "the", "of", "on", "in", "at", "to", "with", "and", "next", "beside", "side", "picture", "photo", "drawing", "painting", "image",
     "background",
 )  # fmt: skip
 """Words that a prompt may hold without meaning anything to the model."""
-HELD_OUT_SHARE = 0.15
+HELD_OUT_SHARE = 0.1
+HELD_OUT_DISTANCE = 64.0
+"""In RGB of 8 bits: no object is shown on a background nearer than this to one that it is held out on."""
 
 
 def words() -> list[str]:
@@ -142,16 +147,32 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is in a picture: one thing and the place that its caption puts it in, or two, the left one first; and an index into BACKGROUNDS."""
+    """What is in a picture: one thing and the place that its caption puts it in, or two, the left one first; and an index into BACKGROUNDS.
+
+    `tint`, 8 bits each, is the colour of a background without a name; `background` is then the nearest with one.
+    """
 
     things: tuple[Thing, ...]
     background: int
     place: Place = Place.MIDDLE
+    tint: tuple[int, int, int] | None = None
+
+    @property
+    def colour(self) -> tuple[int, int, int]:
+        """The background's, 8 bits each."""
+        return list(BACKGROUNDS.values())[self.background] if self.tint is None else self.tint
 
 
 def held_out(object_index: int, background: int) -> bool:
     """Tell whether an object is never shown on a background in training: fidelity is measured on such."""
     return zlib.crc32(f"{object_index}/{background}".encode()) % 100 < 100 * HELD_OUT_SHARE
+
+
+def is_near_held_out(object_index: int, colour: tuple[int, int, int]) -> bool:
+    """Tell whether a colour, 8 bits each, is one that an object is not shown on in training, or much like it."""
+    return any(
+        held_out(object_index, background) and math.dist(colour, named) < HELD_OUT_DISTANCE for background, named in enumerate(BACKGROUNDS.values())
+    )
 
 
 def held_out_pair(one: int, other: int) -> bool:
@@ -190,15 +211,25 @@ def random_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene of which nothing is held out; objects, backgrounds, sizes and places are equally likely, but big objects fill the middle."""
     while True:
         one, other = (int(v) for v in rng.choice(len(NAMES), size=2, replace=False))
-        background = int(rng.integers(len(BACKGROUNDS)))
-        if held_out(one, background):
+        background, tint = random_background(rng)
+        colour = list(BACKGROUNDS.values())[background] if tint is None else tint
+        if is_near_held_out(one, colour):
             continue
         if rng.random() >= PAIR_SHARE:
             size = int(rng.integers(len(SIZES)))
             place = Place.MIDDLE if SIZE_NAMES[size] == "big" else PLACES[rng.integers(len(PLACES))]
-            return Scene((place_thing(rng, one, size, place),), background, place)
-        if not held_out(other, background) and not held_out_pair(one, other):
-            return Scene(place_pair(rng, one, other), background)
+            return Scene((place_thing(rng, one, size, place),), background, place, tint)
+        if not is_near_held_out(other, colour) and not held_out_pair(one, other):
+            return Scene(place_pair(rng, one, other), background, tint=tint)
+
+
+def random_background(rng: np.random.Generator) -> tuple[int, tuple[int, int, int] | None]:
+    """Draw a background: an index into BACKGROUNDS, and the colour of one without a name, to which that is the nearest."""
+    if rng.random() >= TINT_SHARE:
+        return int(rng.integers(len(BACKGROUNDS))), None
+    red, green, blue = (int(value) for value in rng.integers(256, size=3))
+    distances = np.square(np.array(list(BACKGROUNDS.values())) - (red, green, blue)).sum(1)
+    return int(distances.argmin()), (red, green, blue)
 
 
 def said(rng: np.random.Generator, word: str, others: tuple[str, ...], share: float = SYNONYM_SHARE) -> str:
@@ -214,7 +245,7 @@ def called(rng: np.random.Generator, object_index: int) -> str:
 
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """Describe a scene in one of the templates. What is said is true; not everything is said."""
-    templates = SINGLES if len(scene.things) == 1 else PAIRS
+    templates = [template for template in (SINGLES if len(scene.things) == 1 else PAIRS) if scene.tint is None or "{background}" not in template[0]]
     weights = np.array([weight for _, weight in templates], float)
     template = templates[rng.choice(len(templates), p=weights / weights.sum())][0]
     background = list(BACKGROUNDS)[scene.background]
@@ -257,7 +288,7 @@ class Sprites:
     def draw(self, scene: Scene) -> NDArray[np.uint8]:
         """Paint a scene: (H, W, C) uint8."""
         picture = np.empty((SIDE, SIDE, 3), np.float32)
-        picture[:] = np.array(list(BACKGROUNDS.values())[scene.background], np.float32) / 255
+        picture[:] = np.array(scene.colour, np.float32) / 255
         for thing in scene.things:
             stamp = self.stamps[thing.size][thing.object]
             window = picture[thing.top : thing.top + len(stamp), thing.left : thing.left + len(stamp)]
