@@ -24,7 +24,7 @@ import aiohttp
 import discord
 
 from cogs._client import Endpoint, Reverie
-from engine import logs
+from engine import logs, models
 from engine import settings as settings_module
 from engine.errors import Misconfigured
 from engine.history import History
@@ -99,7 +99,9 @@ async def run(settings: Settings, local: bool) -> None:
         token = LOCAL_TOKEN if settings.token is None or local else settings.token.get_secret_value()
         counts = Counts()
         queue = CountingQueue(history, Limits(settings.waiting, settings.per_user, settings.per_server), counts)
-        first, *more = (Lane(partial(load_painter, settings, settings.model, device), Others(settings, device)) for device in devices_of(settings))
+        first, *more = (
+            Lane(partial(models.load_painter, settings.model, device, settings.dtype), Others(settings, device)) for device in devices_of(settings)
+        )
         worker = Worker(queue, history, first.load, settings.progress_every_s, first.others, more)
         bot = await stack.enter_async_context(Reverie(queue, history, worker, settings.progress_every_s, endpoint))
         await stack.enter_async_context(Telemetry(counts, queue, worker, bot, settings.data).served(settings.metrics_port))
@@ -171,10 +173,9 @@ def missing_files(settings: Settings) -> list[str]:
         Misconfigured: a model config is wrong, or a file that should be on this machine is missing.
     """
     from engine.files import kept
-    from engine.unclip.config import read_model_config
 
     configs = (settings.model, *settings.other_models().values())
-    return [file.path for config in configs for file in read_model_config(config).files if kept(file, config.parent) is None]
+    return [file.path for config in configs for file in models.read_config(config).files if kept(file, config.parent) is None]
 
 
 def device_of(settings: Settings) -> str:
@@ -183,11 +184,10 @@ def device_of(settings: Settings) -> str:
     Raises:
         Misconfigured: there is no such device.
     """
-    from engine.unclip.config import read_model_config
     from engine.unclip.memory import described
     from engine.unclip.model import choose_device
 
-    return described(choose_device(settings.device, read_model_config(settings.model).devices))
+    return described(choose_device(settings.device, models.read_config(settings.model).devices))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Loader:
 
     def __call__(self) -> Painter:
         """Load it, on its device's thread."""
-        return load_painter(self.settings, self.config, self.device)
+        return models.load_painter(self.config, self.device, self.settings.dtype)
 
 
 class Others(Mapping[str, Loader]):
@@ -223,13 +223,6 @@ class Others(Mapping[str, Loader]):
 
     def __len__(self) -> int:
         return len(self._settings.other_models())
-
-
-def load_painter(settings: Settings, config: Path, device: str) -> Painter:
-    """Load a model. Runs on an engine thread, so that the bot is in Discord before torch is even imported."""
-    from engine.unclip.painter import Painter as Unclip
-
-    return Unclip.from_config(config, device, settings.dtype)
 
 
 def devices_of(settings: Settings) -> list[str]:

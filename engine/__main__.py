@@ -24,11 +24,13 @@ from tqdm import tqdm
 
 from engine import pictures
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Progress, check_prompt
-from engine.options import Keywords, Options, Solver
+from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Preset, Progress, Report, check_prompt
+from engine.options import EFFORTS, Keywords, Options, Solver
 from engine.uploads import LIMIT_BYTES, Framing, open_picture, read_mask
 
 if TYPE_CHECKING:
+    from engine.mini import MiniSettings
+    from engine.mini import Painter as Mini
     from engine.unclip.painter import Embedded, Painted, Painter
 
 ROOT = Path(__file__).parents[1]
@@ -65,9 +67,11 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         asks = "" if command in (dream, inpaint, embed) else "; taken here too, but nothing here asks the prior"
         command.add_argument("--prior-steps", "--sample-timesteps", *short[:1], type=int, help=f"denoising steps of the prior{asks}")
         command.add_argument("--prior-guidance", "--cond-scale", *short[1:], type=float, help=f"guidance of the prior{asks}")
-        default_candidates = 2 if command is embed else 1
+        default_candidates = 2 if command is embed else None
+        usual = "2" if command is embed else f"1, with the preset best {EFFORTS[Preset.BEST].candidates}"
+        command.add_argument("--candidates", type=int, default=default_candidates, help=f"draws of the prior to choose from (default {usual}){asks}")
         command.add_argument(
-            "--candidates", type=int, default=default_candidates, help=f"draws of the prior to choose from (default {default_candidates}){asks}"
+            "--preset", type=Preset, choices=list(Preset), default=Preset.BALANCED, help="how much work a picture is worth (default balanced)"
         )
         if command is not embed:
             command.add_argument(
@@ -76,7 +80,14 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
             command.add_argument(
                 "--guidance", type=numbers(float), help=f"how strictly to follow the prompt, 0 to {GUIDANCE_LIMIT:g}, or one per unet: 1.7,1"
             )
+            command.add_argument(
+                "--guidance-interval", type=numbers(float), help="noise between which unets are guided, 0 clean to 1 noise (default 0,1)"
+            )
         command.add_argument("--solver", type=Solver, choices=list(Solver), help="how noise becomes a sample (default: the model's)")
+        if command in (dream, variation):
+            command.add_argument("--seamless", action="store_true", help="let every picture go on in its neighbours in the grid (DALL·E Mini)")
+            command.add_argument("--temperature", type=float, help="how freely tokens are drawn (DALL·E Mini; default 1)")
+            command.add_argument("--top-k", type=int, help="of how many likeliest tokens each is one (DALL·E Mini; default 256)")
         if command is dream:
             command.add_argument("--repeats", type=int, default=1, help="pictures of each draw of the prior (default 1)")
         if command in (variation, inpaint, upscale):
@@ -89,7 +100,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--memory", choices=("auto", "resident", "offload"), default="auto", help="whether weights stay on the GPU")
         command.add_argument("--out", type=Path, default=Path("pictures"), metavar="DIR", help="where to write (default: pictures)")
         command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
-        command.set_defaults(file=[], mask=None)
+        command.set_defaults(file=[], mask=None, seamless=False, temperature=None, top_k=None)
     return parser.parse_args(words)
 
 
@@ -121,10 +132,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         opened = open_picture(image)
         if options.command == "inpaint":
             read_mask(mask, opened)
-    from engine.unclip.painter import Painter
+    from engine.mini import MiniSettings
+    from engine.mini import Painter as Mini
+    from engine.models import load_painter
 
     started = time.perf_counter()
-    painter = Painter.from_config(options.config, options.device, options.dtype, options.memory)
+    tokens = MiniSettings(temperature=options.temperature, top_k=options.top_k, seamless=options.seamless)
+    painter = load_painter(options.config, options.device, options.dtype, options.memory)
     loaded = time.perf_counter()
     with tqdm(unit="step", leave=False, disable=None) as bar:
 
@@ -134,6 +148,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             bar.update(progress.done - bar.n)
 
         match options.command:
+            case _ if isinstance(painter, Mini):
+                painted = of_tokens(painter, options, images, report, tokens, count=options.count, seed=seed)
+            case _ if tokens != MiniSettings():
+                raise InvalidRequest("seamless", "be left out, as temperature and top_k; {model} paints without tokens", model=painter.model)
             case "dream":
                 painted = painter.dream(options.prompt, report, **keywords)
             case "variation":
@@ -148,8 +166,31 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     times = {"seed": seed, "load_s": round(loaded - started, 2), "seconds": round(time.perf_counter() - loaded, 2)}
     if options.command != "embed":
         written = write_pictures(painter, painted, options.out, seed, parts=max(len(prompts) if options.command == "dream" else len(files), 1))
-        written |= {"unknown_words": list(painter.unknown_words(" ".join(prompts))), "known_words": list(painter.known_words)}
+        written |= {
+            "unknown_words": [] if isinstance(painter, Mini) else list(painter.unknown_words(" ".join(prompts))),
+            "known_words": list(painter.known_words),
+        }
     return times | written
+
+
+def of_tokens(
+    painter: "Mini", options: argparse.Namespace, images: list[bytes], report: Report, tokens: "MiniSettings", **asked: Any
+) -> "list[Painted]":
+    """Paint with a DALL·E Mini.
+
+    Raises:
+        InvalidRequest: it cannot do what is asked.
+    """
+    asked["guidance"] = options.guidance[0] if getattr(options, "guidance", None) else None
+    match options.command:
+        case "dream":
+            return painter.dream(options.prompt, report, tokens, **asked)
+        case "variation":
+            return painter.variation(images, report, tokens, prompt=options.prompt, **asked)
+        case operation:
+            raise InvalidRequest(
+                "model", "have a {parts} for {operation}; '{model}' has none", parts="decoder", operation=operation, model=painter.model
+            )
 
 
 def read_file(path: Path) -> bytes:
@@ -165,7 +206,7 @@ def read_file(path: Path) -> bytes:
         raise InvalidRequest("file", "be a picture that can be read; {path}: {reason}", path=path, reason=error.strerror) from None
 
 
-def write_pictures(painter: "Painter", painted: "list[Painted]", folder: Path, seed: int, parts: int) -> dict[str, Any]:
+def write_pictures(painter: "Painter | Mini", painted: "list[Painted]", folder: Path, seed: int, parts: int) -> dict[str, Any]:
     """Write the pictures of so many prompts or files, and a grid of each one's; earlier files of the same seed are replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     grids, paths = [], []

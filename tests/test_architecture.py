@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-TENSORS = ("engine/unclip/", "engine/training/")
+TENSORS = ("engine/unclip/", "engine/training/", "engine/mini/")
 HOMES = {
     # module: the only places that may import it
     "discord": ("cogs/", "bot.py"),
     "torch": TENSORS,
     "dalle2_pytorch": TENSORS,
     "open_clip": TENSORS,
-    "engine.unclip": (*TENSORS, "bot.py", "engine/__main__.py"),
+    "engine.unclip": (*TENSORS, "engine/models.py", "engine/__main__.py", "bot.py"),
+    "engine.mini": (*TENSORS, "engine/models.py", "engine/__main__.py"),
     "engine.training": ("engine/training/",),
     "aiosqlite": ("engine/database.py",),
     "sqlite3": ("engine/database.py", "engine/history.py"),

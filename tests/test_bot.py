@@ -135,7 +135,7 @@ async def messages(session: aiohttp.ClientSession, page: str) -> list[dict]:
 
 def test_other_models_are_looked_for_whenever_somebody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[tuple[Path, str]] = []
-    monkeypatch.setattr("bot.load_painter", lambda _, config, device: loaded.append((config, device)))
+    monkeypatch.setattr("engine.models.load_painter", lambda config, device, dtype: loaded.append((config, device)))
     single, folder = tmp_path / "laion.json", tmp_path / "models"
     others = Others(load(settings(tmp_path, more_models=[str(single), str(folder)])), "cuda:1")
     # What is missing is said when it is loaded.

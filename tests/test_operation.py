@@ -74,9 +74,9 @@ async def test_a_run_logs_lines_of_json_and_no_prompt(tmp_path: Path) -> None:
 
 BROKEN = """
 import sys, bot
-def load_painter(settings, config, device):
+def load_painter(config, device, dtype):
     raise RuntimeError("a fault of ours")
-bot.load_painter = load_painter
+bot.models.load_painter = load_painter
 sys.exit(bot.main())
 """
 

@@ -24,7 +24,8 @@ FORM_LABEL_LIMIT, DESCRIPTION_LIMIT, OPTION_LIMIT, BUTTON_LIMIT, MENU_LIMIT = 45
 
 def sources() -> list[Path]:
     """Return the files whose texts are said to people."""
-    return [*ROOT.glob("cogs/*.py"), *(path for path in ROOT.glob("engine/*.py") if path.name != "__main__.py")]
+    rooms = ("cogs", "engine", "engine/unclip", "engine/mini")
+    return [path for room in rooms for path in ROOT.glob(f"{room}/*.py") if path.name != "__main__.py"]
 
 
 def said() -> set[str]:
