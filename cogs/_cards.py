@@ -244,6 +244,7 @@ def info(job: Job, painting: Painting, index: int | None, say: Language) -> str:
         "steps": painting.steps,
         "guidance": f"{painting.guidance:g}",
         "preset": request.preset if request.preset is not Preset.BALANCED else "",
+        "seamless": True if request.seamless else "",
         "model": painting.model if request.model and request.kind is Kind.DREAM else "",
     }
     command = {Kind.DREAM: "/dream", Kind.VARIATION: "/variations", Kind.INPAINT: "/inpaint"}[request.kind]

@@ -101,6 +101,11 @@ class Loaded:
         painter = self._worker.painter_of(model)
         return painter.kinds if painter else frozenset(Kind)
 
+    def can_be_seamless(self, model: str) -> bool:
+        """Tell whether a model's pictures may go on in their neighbours; while it is not loaded, nothing is ruled out."""
+        painter = self._worker.painter_of(model)
+        return painter is None or painter.can_be_seamless
+
 
 class Reverie(commands.AutoShardedBot):
     """Discord's side of the house. Everything it needs is handed in; cogs take it from here."""

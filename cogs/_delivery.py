@@ -83,6 +83,8 @@ class Model(Protocol):
 
     def kinds_of(self, model: str) -> frozenset[Kind]: ...
 
+    def can_be_seamless(self, model: str) -> bool: ...
+
 
 class Courier:
     """Follows every unfinished job from its progress message to its result; one task per job, one way for live and for restored ones.

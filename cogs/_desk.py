@@ -134,7 +134,7 @@ class Desk:
         return self.house.locale(place_of_message(message), str(message.guild.preferred_locale) if message.guild else "en-US")
 
     async def _take(self, request: Request, origin: Origin, parent: int | None, source: int | None, acknowledge: Acknowledge) -> None:
-        if request.kind not in self.model.kinds_of(request.model):
+        if request.kind not in self.model.kinds_of(request.model) or (request.seamless and not self.model.can_be_seamless(request.model)):
             raise CannotDo(request.model or self.model.name)
         if GONE in (request.image, request.mask):
             raise Forgotten

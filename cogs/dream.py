@@ -1,5 +1,7 @@
 """/dream and /words: from a prompt to a job, and what the model was shown."""
 
+from dataclasses import replace
+
 import discord
 from discord import app_commands
 from discord.ext import commands
@@ -28,7 +30,12 @@ class Dream(commands.Cog):
         self._worker = worker
 
     @app_commands.command()
-    @app_commands.describe(prompt="What to paint", model="Which model paints, if not the usual one", **DESCRIPTIONS)
+    @app_commands.describe(
+        prompt="What to paint",
+        model="Which model paints, if not the usual one",
+        seamless="Let every picture go on in its neighbours; not all models can",
+        **DESCRIPTIONS,
+    )
     @app_commands.choices(preset=PRESETS)
     async def dream(
         self,
@@ -41,13 +48,14 @@ class Dream(commands.Cog):
         preset: str | None = None,
         spoiler: bool | None = None,
         model: str | None = None,
+        seamless: bool = False,
     ) -> None:
         """Paint what a prompt describes."""
         if model is not None:
             self.check_model(model)
         asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler, "model": model}
         usual = self._desk.defaults(interaction).with_options(**asked)
-        await self._desk.accept(interaction, usual.request(prompt, seed), spoiler=usual.spoiler)
+        await self._desk.accept(interaction, replace(usual.request(prompt, seed), seamless=seamless), spoiler=usual.spoiler)
 
     @dream.autocomplete("model")
     async def offered(self, interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:

@@ -179,8 +179,11 @@ MIGRATIONS = (
     CREATE INDEX audit_guild ON audit (guild_id, id);
     CREATE TABLE doomed (message_id INTEGER PRIMARY KEY, channel_id INTEGER NOT NULL) STRICT;
     """,
-    # 5. How much work a picture is worth.
-    "ALTER TABLE job ADD COLUMN preset TEXT NOT NULL DEFAULT 'balanced';",
+    # 5. How much work a picture is worth, and whether it goes on in its neighbours.
+    """
+    ALTER TABLE job ADD COLUMN preset TEXT NOT NULL DEFAULT 'balanced';
+    ALTER TABLE job ADD COLUMN seamless INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """Applied in order, never edited. `PRAGMA user_version` counts the applied ones."""
 

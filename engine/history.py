@@ -85,6 +85,7 @@ class History:
             "guidance": request.guidance,
             "asked_model": request.model,
             "preset": request.preset,
+            "seamless": request.seamless,
             "parent": parent,
             "source": await self._job_of_picture(parent) if source is None and parent is not None else source,
             "user_id": origin.user_id,
@@ -383,6 +384,7 @@ def job_of(row: Row) -> Job:
         row["mask_data"] or (GONE if kind is Kind.INPAINT else None),
         row["asked_model"],
         Preset(row["preset"]),
+        bool(row["seamless"]),
     )
     origin = Origin(
         row["user_id"],

@@ -85,7 +85,8 @@ class Request:
     """What was asked, complete. `steps` and `guidance` are those of the base decoder; None leaves them to preset and model.
 
     A variation varies `image` and needs no prompt; inpainting repaints what is white in `mask`, a PNG of the picture's size. Both are files of
-    any usual format, see `engine.uploads`. `model` is the name of a model; empty stands for the usual one.
+    any usual format, see `engine.uploads`. `model` is the name of a model; empty stands for the usual one. `seamless` lets each picture go on in its
+    neighbours in the grid.
 
     Raises:
         InvalidRequest: a value is outside its range (the limits above), or a picture is missing.
@@ -101,6 +102,7 @@ class Request:
     mask: bytes | None = field(default=None, repr=False)
     model: str = ""
     preset: Preset = Preset.BALANCED
+    seamless: bool = False
 
     def __post_init__(self) -> None:
         if self.prompt or self.kind is not Kind.VARIATION:
@@ -246,6 +248,11 @@ class Painter(Protocol):
     @property
     def kinds(self) -> frozenset[Kind]:
         """What the model can do."""
+        ...
+
+    @property
+    def can_be_seamless(self) -> bool:
+        """Whether pictures may go on in their neighbours."""
         ...
 
     def usual_steps(self, preset: Preset) -> int:

@@ -55,6 +55,7 @@ class ScriptedPainter:
         self.cached = {"texts": (5, 3)}
         self.steps = steps
         self.usual = 30
+        self.can_be_seamless = False
         self.pause_s = 0.0
         self.failures: list[BaseException] = []
         self.hold = threading.Event()

@@ -6,7 +6,7 @@ import logging
 import struct
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,11 @@ class Painter:
     def kinds(self) -> frozenset[Kind]:
         """What the model can do; it varies only pictures whose tokens are known."""
         return frozenset({Kind.DREAM, Kind.VARIATION})
+
+    @property
+    def can_be_seamless(self) -> bool:
+        """Yes: tokens of several pictures may be turned into colours as one."""
+        return True
 
     def usual_steps(self, preset: Preset) -> int:
         """Return 0: there are no denoising steps."""
@@ -175,6 +180,7 @@ class Painter:
             InvalidRequest: it is not what this model can paint.
         """
         usual, prompt = self.parts.usual, request.prompt
+        settings = replace(settings, seamless=settings.seamless or request.seamless)
         given: tuple[int, ...] = ()
         if request.kind is Kind.INPAINT:
             raise InvalidRequest("model", "be one that repaints parts of pictures; {model} does not", model=self.model)

@@ -171,6 +171,11 @@ class Painter:
                 found.add(Kind.VARIATION)
         return frozenset(found)
 
+    @property
+    def can_be_seamless(self) -> bool:
+        """No: every picture is painted by itself."""
+        return False
+
     def usual_steps(self, preset: Preset) -> int:
         """Return the steps of the base decoder where nothing else is asked; 0 where there is no decoder."""
         return self.settings(Options(preset=preset))[0].steps if self.parts.settings else 0
@@ -228,6 +233,8 @@ class Painter:
             Misconfigured: what comes out is no picture in the number format that was chosen.
         """
         started = time.perf_counter()
+        if request.seamless:
+            raise InvalidRequest("model", "be one that paints without seams; {model} does not", model=self.model)
         how = Options(preset=request.preset, count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
         match request.kind:
             case Kind.VARIATION:

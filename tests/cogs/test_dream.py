@@ -3,9 +3,11 @@ import asyncio
 import discord
 import pytest
 
+from cogs import _cards as cards
 from cogs._client import Reverie
 from engine.queue import Limits
 from loopback import Loopback
+from tests.cogs.browsing import button
 from tests.cogs.conftest import Start, answered, choose, dreamt, result, results, settled, states
 from tests.conftest import ScriptedPainter
 
@@ -154,6 +156,18 @@ async def test_while_the_usual_model_is_being_loaded_others_can_be_asked_for(dis
         assert "still being loaded" in told.content and told.ephemeral and await states(bot) == []
         await answered(discord_, await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "model": "foxes"}))
         assert await states(bot) == ["waiting"]
+
+
+async def test_pictures_go_on_in_their_neighbours_where_the_model_can_do_that(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:
+    await asyncio.wait_for(bot.worker.ready.wait(), 5)
+    use = await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "seamless": True})
+    assert "The model scripted can't do that." in (await answered(discord_, use)).content
+    painter.can_be_seamless = True
+    await discord_.command(discord_.ann, discord_.general, "dream", {"prompt": "a cat", "seamless": True})
+    card = await result(discord_)
+    assert [request.seamless for request in painter.painted] == [True]
+    told = await answered(discord_, await discord_.press(discord_.ann, card, button(cards.Act.INFO)))
+    assert "seamless: True" in told.content
 
 
 async def test_one_person_with_many_jobs_does_not_delay_another(discord_: Loopback, bot: Reverie, painter: ScriptedPainter) -> None:

@@ -15,7 +15,7 @@ from engine.history import History
 from engine.jobs import Kind, Origin, Painting, Picture, Preset, Request, State
 from tests.conftest import png
 
-REQUEST = Request("a 🦊 on red", seed=2**32 - 1, count=2, steps=9, guidance=2.5, preset=Preset.BEST)
+REQUEST = Request("a 🦊 on red", seed=2**32 - 1, count=2, steps=9, guidance=2.5, preset=Preset.BEST, seamless=True)
 ORIGIN = Origin(user_id=2**63 - 1, channel_id=12, guild_id=13, token="secret", token_expires_at=99.5, spoiler=True)
 PAINTING = Painting((Picture(png((1, 2, 3)), 2**32 - 1, 8, 8), Picture(png((4, 5, 6)), 0, 8, 8)), "scripted", 9, 2.5, 1.25, ("🦊",))
 
@@ -280,7 +280,7 @@ EXPECTED = {
         "unknown_words TEXT", "seconds REAL", "created_at REAL!", "started_at REAL", "finished_at REAL",
         "image TEXT", "mask TEXT", "event_id INTEGER", "locale TEXT!", "file_limit INTEGER!", "is_foreign INTEGER!", "asked_in INTEGER",
         "removed_by INTEGER", "source INTEGER", "is_adult INTEGER!", "notes TEXT!", "withheld INTEGER!", "asked_model TEXT!",
-        "preset TEXT!",
+        "preset TEXT!", "seamless INTEGER!",
     ],
     "picture strict": ["id INTEGER", "job INTEGER!", "position INTEGER!", "seed INTEGER!", "path TEXT!", "width INTEGER!", "height INTEGER!"],
     "memory strict": ["key TEXT!", "value TEXT!"],
