@@ -140,7 +140,9 @@ class Panel(commands.Cog):
             options = [discord.SelectOption(label=say(LEVELS[one]), value=one, default=one is level) for one in levels]
             view.add_item(discord.ui.Select(custom_id=f"reverie-settings:{level}", options=options))
         mine = [one for one in there if self._desk.house.may(place, area_of(one, level))]
-        parts = {"defaults": mine[:MENU_LIMIT], "rules": mine[MENU_LIMIT:]}
+        # Where one menu cannot hold them all, what is a matter of taste and what is a matter of order have one each.
+        rules = [one for one in mine if one.area in (Area.SAFETY, Area.OWNER)] if len(mine) > MENU_LIMIT else []
+        parts = {"defaults": [one for one in mine if one not in rules], "rules": rules}
         for part, settings in parts.items():
             if settings:
                 options = [discord.SelectOption(label=names[one.name], value=one.name) for one in settings]

@@ -25,7 +25,7 @@ from pydantic import SecretStr
 
 import bot
 from cogs._client import Endpoint, Reverie
-from engine import logs, telemetry
+from engine import logs, models, telemetry
 from engine.settings import load
 from loopback import Loopback, Message
 from tests.conftest import ScriptedPainter
@@ -151,11 +151,11 @@ async def running(painter: ScriptedPainter, tmp_path: Path, monkeypatch: pytest.
         Endpoint(server.api, server.gateway).use()
         there = Running(server, free_port())
 
-        def load_painter(_: object, config: Path, device: str) -> ScriptedPainter:
+        def load_painter(config: Path, device: str, dtype: str) -> ScriptedPainter:
             there.load.wait(10)
             return painter
 
-        monkeypatch.setattr(bot, "load_painter", load_painter)
+        monkeypatch.setattr(models, "load_painter", load_painter)
         config = load(settings(tmp_path, metrics_port=int(there.address.rsplit(":", 1)[1])))
         task = asyncio.create_task(bot.run(config.model_copy(update={"token": SecretStr(server.token)}), local=False))
         await server.wait_for(lambda: task.done() or server.sessions)
@@ -296,7 +296,7 @@ import sys, bot
 from tests.conftest import ScriptedPainter
 painter = ScriptedPainter(steps=40)
 painter.pause_s = 0.3
-bot.load_painter = lambda settings, config, device: painter
+bot.models.load_painter = lambda config, device, dtype: painter
 sys.exit(bot.main())
 """
 

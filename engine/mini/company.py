@@ -116,12 +116,14 @@ class Company:
         batch = self._admit()
         places = {member: sum(sample in batch.samples for sample in member.samples) for member in self._members}
         rows, finished = len(batch.samples), False
-        while not finished and time.perf_counter() - started < STRETCH_S:
+        while not finished:
             finished = bool(batch.step())
             for member, inside in places.items():
                 if inside:
                     self._tell(member)
                     finished |= member.is_done
+            if time.perf_counter() - started > STRETCH_S:
+                break
         if self._model.device.type == "cuda":
             torch.cuda.synchronize(self._model.device)
         elapsed = time.perf_counter() - started

@@ -81,6 +81,18 @@ def offered(message: Message, custom_id: str) -> list[str]:
     return [option["value"] for part in parts for option in part["options"]]
 
 
+def offered_of(message: Message, level: str) -> list[str]:
+    """Return the settings that the menus of a panel offer, each of which holds as many as Discord allows."""
+    menus = [offered(message, menu(level)), offered(message, f"reverie-settings:{level}:rules")]
+    assert all(len(names) <= 25 for names in menus)
+    return menus[0] + menus[1]
+
+
+def menu_with(message: Message, level: str, name: str) -> str:
+    """Return the menu of a panel that offers a setting."""
+    return menu(level) if name in offered(message, menu(level)) else f"reverie-settings:{level}:rules"
+
+
 async def panel(server: Loopback, user: User, level: str = "user", channel: Channel | None = None) -> Message:
     """Return the panel at a level, as somebody gets it."""
     message = await answered(server, await server.command(user, channel or server.general, "settings"))
@@ -92,7 +104,7 @@ async def panel(server: Loopback, user: User, level: str = "user", channel: Chan
 
 async def form_of(server: Loopback, user: User, message: Message, level: str, name: str) -> Interaction:
     """Open the form of a setting."""
-    use = await server.press(user, message, menu(level), [name])
+    use = await server.press(user, message, menu_with(message, level, name), [name])
     await server.wait_for(lambda: use.modal)
     return use
 
@@ -145,15 +157,15 @@ async def test_only_what_somebody_may_change_is_offered_and_nothing_else_is_take
     owners = {level: await panel(discord_, discord_.olga, level) for level in mine}
     for level, names in mine.items():
         message = await panel(discord_, person, level)
-        assert offered(message, menu(level)) == [name for name in SETTINGS if name in names]
+        assert offered_of(message, level) == [name for name in SETTINGS if name in names]
         assert offered(message, f"reverie-settings:{level}") == ["user", "channel", "server"]
         own_form = await form_of(discord_, person, await panel(discord_, person), "user", "count")
         theirs = owners[level]
         forged = Message(theirs.id, discord_.general, discord_.bot, components=theirs.components, render=theirs.render)
-        for name in offered(theirs, menu(level)):
+        for name in offered_of(theirs, level):
             before = bot.preferences.get(Level(level), subject(discord_, person, level), name)
             # Chosen from the owner's menu, and sent with the owner's form.
-            use = await discord_.press(person, forged, menu(level), [name])
+            use = await discord_.press(person, forged, menu_with(forged, level, name), [name])
             await discord_.wait_for(lambda use=use: use.modal or use.message)
             assert bool(use.modal) == (name in names), (level, name)
             if use.message:
@@ -199,7 +211,7 @@ async def test_every_setting_is_chosen_shown_kept_by_an_untouched_form_and_clear
     given = {"general": discord_.general, "role": [role]}
     nothing = {Form.CHOICE: ["none"], Form.CHANNEL: [], Form.ROLES: []}
     message = await panel(discord_, discord_.olga, level)
-    names = offered(message, menu(level))
+    names = offered_of(message, level)
     assert set(names) == {name for name, setting in SETTINGS.items() if Level(level) in setting.levels}
     for name in names:
         written, expected = WRITTEN[name]

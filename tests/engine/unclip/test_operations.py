@@ -130,10 +130,10 @@ def test_guidance_outside_of_its_interval_is_not_even_worked_out(painter: Painte
     unguided = len(rows)
     assert sum(rows) == unguided
     guided = dream(guidance=3)
-    assert np.array_equal(dream(guidance=3, guidance_interval=(0, 1)), guided) and sum(rows) == unguided + 10
-    assert np.array_equal(dream(guidance=3, guidance_interval=(0, 0)), plain) and sum(rows) == unguided
+    assert np.abs(dream(guidance=3, guidance_interval=(0, 1)) - guided).max() <= 1 and sum(rows) == unguided + 10
+    assert np.abs(dream(guidance=3, guidance_interval=(0, 0)) - plain).max() <= 1 and sum(rows) == unguided
     partly = dream(guidance=3, guidance_interval=(0.25, 0.75))
-    assert sum(rows) == unguided + 6 and not np.array_equal(partly, plain) and not np.array_equal(partly, guided)
+    assert sum(rows) == unguided + 6 and np.abs(partly - plain).max() > 1 and np.abs(partly - guided).max() > 1
 
 
 def test_walks_that_are_guided_at_other_times_share_a_step(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
