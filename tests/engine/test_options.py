@@ -20,3 +20,17 @@ def test_the_best_preset_chooses_between_draws_of_the_prior_unless_told_otherwis
     assert Options(preset=Preset.BEST, candidates=2).draws == 2
     with pytest.raises(InvalidRequest, match="candidates must be 1 to 32"):
         Options(preset=Preset.BEST, candidates=0)
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ((0.5,), "guidance_interval must be two numbers"),
+        ((0.6, 0.5), "guidance_interval must be 0.6 to 1, not 0.5"),
+        ((-0.1, 1), "guidance_interval must be 0 to 1, not -0.1"),
+        ((0, float("nan")), "guidance_interval must be 0 to 1, not nan"),
+    ],
+)
+def test_an_interval_of_guidance_has_two_ends_in_order(interval: tuple[float, ...], said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        Options(guidance_interval=interval)
