@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 ORIGINALS = 9
 """Files beside the grid: Discord takes ten in a message."""
+UNTOLD = ("Software", "Description", "tokens")
+"""Of a receipt: not how a picture was painted, or nothing that anybody could read."""
 
 
 class CardButton(discord.ui.DynamicItem[discord.ui.Button[discord.ui.View]], template=cards.BUTTON_ID):
@@ -165,7 +167,7 @@ class Card(commands.Cog):
         receipt = await self._desk.decoded(uploads.receipt_of, await self._desk.read(attachment))
         if "Software" not in receipt:
             raise NoPicture
-        facts = "\n".join(f"{key}: {value}" for key, value in receipt.items() if key not in ("Software", "Description"))
+        facts = "\n".join(f"{key}: {value}" for key, value in receipt.items() if key not in UNTOLD)
         await interaction.edit_original_response(content=f"```\n{cards.shorten(facts.replace('`', chr(39)), cards.CONTENT_LIMIT - 20)}\n```")
 
     @app_commands.command()

@@ -139,11 +139,12 @@ async def test_pictures_that_are_gone_are_told(discord_: Loopback, bot: Reverie)
 async def test_picture_info_reads_our_messages_and_our_files(discord_: Loopback, bot: Reverie) -> None:
     told = await answered(discord_, await discord_.context_menu(discord_.ben, discord_.general, await dreamt(discord_), "Picture info"))
     assert "seed: 7" in told.content
-    with_receipt = write_receipt(png((1, 2, 3)), {"prompt": "a fox", "seed": 3})
+    with_receipt = write_receipt(png((1, 2, 3)), {"prompt": "a fox", "seed": 3, "tokens": "AAAA" * 170})
     foreign = await discord_.say(discord_.ben, discord_.general, "look", files=[("a.png", with_receipt)])
     use = await discord_.context_menu(discord_.ann, discord_.general, foreign, "Picture info")
     await discord_.wait_for(lambda: use.message and not use.message.thinking)
     assert "prompt: a fox" in use.message.content and use.message.ephemeral
+    assert "AAAA" not in use.message.content
     for files in ([("a.png", png((1, 2, 3)))], [("a.png", b"no picture")], []):
         plain = await discord_.say(discord_.ben, discord_.general, "look", files=files)
         use = await discord_.context_menu(discord_.ann, discord_.general, plain, "Picture info")
