@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from engine.errors import Misconfigured
 from engine.files import File
-from engine.unclip.config import Strict, first_mistake, read_json
+from engine.unclip.config import Strict, read_as
 
 KIND = "dalle-mini"
 
@@ -63,7 +62,4 @@ def read_mini_config(path: Path) -> MiniConfig:
     Raises:
         Misconfigured: the file cannot be read, is no JSON or says something else than expected.
     """
-    try:
-        return MiniConfig.model_validate(read_json(path))
-    except ValidationError as error:
-        raise Misconfigured(f"Model config {path}: {first_mistake(error)}. Mend that key and start again.") from None
+    return read_as(MiniConfig, path)

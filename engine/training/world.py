@@ -10,7 +10,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -211,25 +211,24 @@ def random_scene(rng: np.random.Generator) -> Scene:
     """Draw a scene of which nothing is held out; objects, backgrounds, sizes and places are equally likely, but big objects fill the middle."""
     while True:
         one, other = (int(v) for v in rng.choice(len(NAMES), size=2, replace=False))
-        background, tint = random_background(rng)
-        colour = list(BACKGROUNDS.values())[background] if tint is None else tint
-        if is_near_held_out(one, colour):
+        empty = random_background(rng)
+        if is_near_held_out(one, empty.colour):
             continue
         if rng.random() >= PAIR_SHARE:
             size = int(rng.integers(len(SIZES)))
             place = Place.MIDDLE if SIZE_NAMES[size] == "big" else PLACES[rng.integers(len(PLACES))]
-            return Scene((place_thing(rng, one, size, place),), background, place, tint)
-        if not is_near_held_out(other, colour) and not held_out_pair(one, other):
-            return Scene(place_pair(rng, one, other), background, tint=tint)
+            return replace(empty, things=(place_thing(rng, one, size, place),), place=place)
+        if not is_near_held_out(other, empty.colour) and not held_out_pair(one, other):
+            return replace(empty, things=place_pair(rng, one, other))
 
 
-def random_background(rng: np.random.Generator) -> tuple[int, tuple[int, int, int] | None]:
-    """Draw a background: an index into BACKGROUNDS, and the colour of one without a name, to which that is the nearest."""
+def random_background(rng: np.random.Generator) -> Scene:
+    """Draw a scene with nothing in it yet."""
     if rng.random() >= TINT_SHARE:
-        return int(rng.integers(len(BACKGROUNDS))), None
+        return Scene((), int(rng.integers(len(BACKGROUNDS))))
     red, green, blue = (int(value) for value in rng.integers(256, size=3))
     distances = np.square(np.array(list(BACKGROUNDS.values())) - (red, green, blue)).sum(1)
-    return int(distances.argmin()), (red, green, blue)
+    return Scene((), int(distances.argmin()), tint=(red, green, blue))
 
 
 def said(rng: np.random.Generator, word: str, others: tuple[str, ...], share: float = SYNONYM_SHARE) -> str:

@@ -7,7 +7,7 @@ relative to the config.
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -20,6 +20,9 @@ LOCAL_CLIP = "local-dir:"
 Steps = Annotated[int, Field(ge=1, le=10_000)]
 """Of a stage; as many as it was trained with are DDPM where no solver is named."""
 Guidance = Annotated[float, Field(ge=0, le=100)]
+
+
+C = TypeVar("C", bound="Strict")
 
 
 class Strict(BaseModel):
@@ -124,8 +127,17 @@ def read_model_config(path: Path) -> ModelConfig:
     Raises:
         Misconfigured: the file cannot be read, is no JSON or says something else than expected.
     """
+    return read_as(ModelConfig, path)
+
+
+def read_as(form: type[C], path: Path) -> C:
+    """Read and check a model config of a form.
+
+    Raises:
+        Misconfigured: the file cannot be read, is no JSON or says something else than expected.
+    """
     try:
-        return ModelConfig.model_validate(read_json(path))
+        return form.model_validate(read_json(path))
     except ValidationError as error:
         raise Misconfigured(f"Model config {path}: {first_mistake(error)}. Mend that key and start again.") from None
 

@@ -102,6 +102,12 @@ def known_before(walk: Walk[Any]) -> Tensor:
     return torch.zeros_like(walk.x) if walk.x_0 is None else walk.x_0
 
 
+def smaller_known_to(walk: Walk["UnetBrief"]) -> Tensor:
+    """Return the smaller pictures that a walk enlarges."""
+    assert walk.told.lowres is not None
+    return walk.told.lowres
+
+
 @dataclass(slots=True)
 class Nulls:
     """What a prior answers that is told nothing, (1, D) float by time, as far as it was needed."""
@@ -358,11 +364,7 @@ class UnetStage:
             )
             for name, known in (("outer", condition.outer), ("inner", condition.inner))
         )
-        lowres = (
-            torch.cat([brief.lowres for brief, own in zip(briefs, conditions, strict=True) for _ in own if brief.lowres is not None])
-            if unet.lowres_cond
-            else None
-        )
+        lowres = rows(smaller_known_to) if unet.lowres_cond else None
         before = rows(known_before) if unet.self_cond else None
 
         def answer(part: slice) -> Tensor:
