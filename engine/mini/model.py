@@ -68,4 +68,4 @@ class Model:
         network = self.detokenizer.take()
         if columns:
             return detokenize(network, codes, columns)
-        return self.room.fill(len(codes), lambda rows: detokenize(network, codes[rows]))
+        return self.room.fill(len(codes), lambda rows: detokenize(network, codes[rows]), self.device)

@@ -46,14 +46,32 @@ class Lodging:
                 part.data = data
 
 
+BUCKETS = (1, 2, 3, 4, 6, 8, 9, 12, 16, 18, 24, 32)
+"""Rows of the batches that networks see; above, multiples of the difference of the last two. Grids of 1, 2, 3, 4 and 9 fill theirs, guided or not."""
+
+
+def bucket(rows: int) -> int:
+    """Return the size of the batch that so many rows are brought to.
+
+    How a device adds up a row hangs on the size of the batch, not on what else is in it: with few sizes a seed gives the same picture to the bit
+    whoever else is painted for.
+    """
+    stride = BUCKETS[-1] - BUCKETS[-2]
+    return next((size for size in BUCKETS if size >= rows), -(-rows // stride) * stride)
+
+
+Rows = slice | Tensor
+"""Which rows of a batch: neighbours, or indices."""
+
+
 class Room:
     """How many rows of a batch a network takes at once: as many as come, until memory does not suffice."""
 
     def __init__(self) -> None:
         self.most: int | None = None
 
-    def fill(self, rows: int, answer: Callable[[slice], Tensor]) -> Tensor:
-        """Have all rows answered, in as few parts as memory takes.
+    def fill(self, rows: int, answer: Callable[[Rows], Tensor], device: torch.device) -> Tensor:
+        """Have all rows answered, in as few parts as memory takes; the last row of a part is repeated until that fills its bucket.
 
         Raises:
             torch.OutOfMemoryError: it does not take a single one.
@@ -61,7 +79,7 @@ class Room:
         while True:
             most = min(self.most or rows, rows)
             try:
-                parts = [answer(slice(first, first + most)) for first in range(0, rows, most)]
+                parts = [self._part(first, min(most, rows - first), answer, device) for first in range(0, rows, most)]
                 return torch.cat(parts) if len(parts) > 1 else parts[0]
             except torch.OutOfMemoryError:
                 if most == 1:
@@ -69,6 +87,13 @@ class Room:
                 self.most = (most + 1) // 2
                 log.warning("out of memory with %d rows: %d at once from now on", most, self.most)
             torch.cuda.empty_cache()
+
+    @staticmethod
+    def _part(first: int, count: int, answer: Callable[[Rows], Tensor], device: torch.device) -> Tensor:
+        whole = bucket(count)
+        if whole == count:
+            return answer(slice(first, first + count))
+        return answer(torch.arange(first, first + whole, device=device).clamp(max=first + count - 1))[:count]
 
 
 def choose_lodging(device: torch.device, weights_bytes: int, memory: str) -> Lodging:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from engine.unclip.dialects import LATEST, Dialect, Padding
 from engine.unclip.layers import KeysAndValues, LayerNorm, MultiQueryAttention, Rotation, sinusoids
+from engine.unclip.memory import Rows
 
 BUCKETS, FARTHEST = 32, 128
 """Relative positions up to half of the buckets have their own bias; farther ones share, up to FARTHEST and beyond."""
@@ -48,6 +49,11 @@ class PriorCondition:
         masks = [one.mask.expand(len(one.past[0][0]), -1, -1, -1) for one in conditions]
         shared = all(len(one.mask) == 1 for one in conditions)
         return cls(past, conditions[0].mask if shared else torch.cat(masks), conditions[0].rotation, conditions[0].keeps_image)
+
+    def of(self, part: Rows) -> "PriorCondition":
+        """Return that of some of the samples."""
+        mask = self.mask if len(self.mask) == 1 else self.mask[part]
+        return PriorCondition([(keys[part], values[part]) for keys, values in self.past], mask, self.rotation, self.keeps_image)
 
 
 class SwiGLU(nn.Module):

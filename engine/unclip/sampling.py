@@ -51,7 +51,9 @@ def noise_from_seeds(seeds: Sequence[int], shape: tuple[int, ...], device: torch
     generators = [torch.Generator().manual_seed(seed) for seed in mixed]
 
     def draw() -> Tensor:
-        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
+        noise = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        # From pinned memory the copy runs beside what the device is at; else everything would wait for it at every step.
+        return noise.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else noise
 
     return draw
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.options import ALWAYS, Solver
 from engine.unclip.clip import TextCondition
 from engine.unclip.dialects import Release
-from engine.unclip.memory import Room
+from engine.unclip.memory import Room, Rows
 from engine.unclip.prior import PriorCondition, PriorNetwork
 from engine.unclip.sampling import Draw, Prediction, Predicts, Rule, Walk, clip, ddim, ddpm, dpm, dynamic_threshold
 from engine.unclip.schedule import Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
@@ -92,7 +92,7 @@ class Joined(Generic[T]):
         return self._whole
 
 
-def some(rows: Tensor | None, part: slice) -> Tensor | None:
+def some(rows: Tensor | None, part: Rows) -> Tensor | None:
     """Return some rows of what there may be none of."""
     return None if rows is None else rows[part]
 
@@ -137,6 +137,7 @@ class Prior:
     steps: int | None
     nulls: Nulls = field(default_factory=Nulls)
     joined: Joined[PriorCondition] = field(default_factory=lambda: Joined(PriorCondition.join))
+    room: Room = field(default_factory=Room)
 
     @classmethod
     def of(cls, net: PriorNetwork, release: Release, config: PriorConfig, curve: Tensor) -> "Prior":
@@ -209,7 +210,11 @@ class Prior:
         moments = torch.cat([walk.told.moments[walk.step.time].expand(walk.told.count, -1, -1) for walk in walks])
         before = torch.cat([known_before(walk).to(dtype) for walk in walks]) if self.net.self_cond else None
         condition = self.joined.of(conditions)
-        return self.net.answer(x, moments, condition, before).float().split(counts)
+
+        def answer(part: Rows) -> Tensor:
+            return self.net.answer(x[part], moments[part], condition.of(part), some(before, part))
+
+        return self.room.fill(len(x), answer, x.device).float().split(counts)
 
     def learn_nulls(self, times: list[int], embed: Tensor) -> None:
         """Find out what a network that is told nothing answers at times: asked once, whoever dreams; `embed` says where and in what numbers."""
@@ -367,10 +372,10 @@ class UnetStage:
         lowres = rows(smaller_known_to) if unet.lowres_cond else None
         before = rows(known_before) if unet.self_cond else None
 
-        def answer(part: slice) -> Tensor:
+        def answer(part: Rows) -> Tensor:
             return unet.answer(x[part], scales[part], outer[part], inner[part], lowres_cond_img=some(lowres, part), self_cond=some(before, part))
 
-        output = self.room.fill(len(x), answer).float()
+        output = self.room.fill(len(x), answer, x.device).float()
         return [self.guided(part, brief) for part, brief in zip(output.split(counts), briefs, strict=True)]
 
     def guided(self, output: Tensor, brief: "UnetBrief") -> Prediction:

@@ -1,7 +1,7 @@
 """Requests that are painted beside others come out as if they were alone, whoever joins, stops or fails."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -18,7 +18,7 @@ from engine.errors import Cancelled
 from engine.jobs import Kind, Painting, Request
 from engine.pictures import encode
 from engine.unclip.company import Company, Course, Leg, Member, Paces
-from engine.unclip.memory import Lodging, Room
+from engine.unclip.memory import BUCKETS, Lodging, Room, Rows, bucket
 from engine.unclip.painter import Painter
 from engine.unclip.sampling import Prediction, Predicts, Walk, ddim, noise_from_seeds, walk_alone
 from engine.unclip.schedule import alpha_bars, spaced_times
@@ -151,19 +151,57 @@ def test_weights_that_visit_the_device_stay_for_a_whole_walk(monkeypatch: pytest
 def test_too_large_a_batch_is_cut_until_memory_suffices() -> None:
     room, tried = Room(), []
 
-    def answer(x: Tensor, most: int, part: slice) -> Tensor:
+    def answer(x: Tensor, most: int, part: Rows) -> Tensor:
         tried.append(len(x[part]))
         if len(x[part]) > most:
             raise torch.OutOfMemoryError
         return x[part] * 2
 
     x = torch.arange(11.0)
-    assert torch.equal(room.fill(11, partial(answer, x, 3)), x * 2)
-    assert tried == [11, 6, 3, 3, 3, 2]
+    assert torch.equal(room.fill(11, partial(answer, x, 3), CPU), x * 2)
+    assert tried == [12, 6, 3, 3, 3, 2]
     tried.clear()
-    assert torch.equal(room.fill(4, partial(answer, x[:4], 3)), x[:4] * 2) and tried == [3, 1]
+    assert torch.equal(room.fill(4, partial(answer, x[:4], 3), CPU), x[:4] * 2) and tried == [3, 1]
     with pytest.raises(torch.OutOfMemoryError):
-        room.fill(2, partial(answer, x[:2], 0))
+        room.fill(2, partial(answer, x[:2], 0), CPU)
+
+
+@given(rows=st.integers(1, 300))
+def test_batches_come_in_few_sizes_and_grids_fill_theirs(rows: int) -> None:
+    assert rows <= bucket(rows) <= rows * 4 / 3 + 1 and bucket(bucket(rows)) == bucket(rows)
+    if rows in (1, 2, 3, 4, 9, 6, 8, 18):
+        assert bucket(rows) == rows
+
+
+def test_who_else_is_in_a_batch_of_one_size_changes_no_bit(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    networks = [leg.network for leg in legs_of(Painter(painter.parts), 1)]
+    for network in networks:
+        answer = network.answer
+        monkeypatch.setattr(network, "answer", lambda x, *args, ask=answer, **kwargs: sizes.append(len(x)) or ask(x, *args, **kwargs))
+    five = list(answers(legs_of(Painter(painter.parts), seed) for seed in (7, 1, 2, 3, 4)))
+    six = list(answers(legs_of(Painter(painter.parts), seed) for seed in (7, 11, 12, 13, 14, 15)))
+    two = list(answers(legs_of(Painter(painter.parts), seed) for seed in (7, 21)))
+    for one, other, smaller in zip(five, six, two, strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(smaller, one, atol=1e-3, rtol=0)
+    assert len(five) == len(networks) and {6, 12} <= set(sizes) <= set(BUCKETS)
+
+
+def legs_of(painter: Painter, seed: int) -> Iterator[Leg]:
+    """Walk the stages of a picture of one step each, guided."""
+    course = painter.course(Request("a cat on a red background", seed=seed, count=1, steps=2, guidance=1.5), silent)
+    with torch.inference_mode(), contextlib.closing(course):
+        for leg in course:
+            yield leg
+            walk_alone(leg.walk, leg.ask)
+
+
+def answers(courses: Iterable[Iterator[Leg]]) -> Iterator[Tensor]:
+    """Ask for several pictures at once, stage by stage; yield what each network says to the first."""
+    for legs in zip(*courses, strict=True):
+        with torch.inference_mode():
+            yield legs[0].ask([leg.walk for leg in legs])[0].value
 
 
 def test_others_come_along_where_that_makes_more_rows_a_second() -> None:
