@@ -68,6 +68,9 @@ PLACES = tuple(Place)
 SIZES = {"small": 40, "": 56, "big": 96}
 """Side of the object in pixels of a SIDE × SIDE picture. A caption without a size word means the middle one, which the objects of a pair have."""
 SIZE_NAMES = tuple(SIZES)
+SIZE_SHARES = (6 / 11, 4 / 11, 1 / 11)
+"""Of the scenes with one object. Small ones are so often because few of their pixels, and so little of a decoder's loss, say which object they are;
+big ones stand in one place only, of the eleven that size and place make together."""
 SIZE_WORDS: dict[str, tuple[str, ...]] = {"small": ("little", "tiny"), "": (), "big": ("large", "huge")}
 PLACE_WORDS: dict[Place, tuple[str, ...]] = {
     Place.MIDDLE: ("in the middle", "in the center"),
@@ -208,14 +211,14 @@ def place_pair(rng: np.random.Generator, left: int, right: int) -> tuple[Thing, 
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
-    """Draw a scene of which nothing is held out; objects, backgrounds, sizes and places are equally likely, but big objects fill the middle."""
+    """Draw a scene of which nothing is held out; objects, backgrounds and places are equally likely, but big objects fill the middle."""
     while True:
         one, other = (int(v) for v in rng.choice(len(NAMES), size=2, replace=False))
         empty = random_background(rng)
         if is_near_held_out(one, empty.colour):
             continue
         if rng.random() >= PAIR_SHARE:
-            size = int(rng.integers(len(SIZES)))
+            size = int(rng.choice(len(SIZES), p=SIZE_SHARES))
             place = Place.MIDDLE if SIZE_NAMES[size] == "big" else PLACES[rng.integers(len(PLACES))]
             return replace(empty, things=(place_thing(rng, one, size, place),), place=place)
         if not is_near_held_out(other, empty.colour) and not held_out_pair(one, other):
