@@ -5,7 +5,6 @@ up: how many slots there are (BUCKETS), how far the furthest sample is (STRETCH)
 may be drawn. So a GPU can record the work and play it back, and equal steps are equal to the bit.
 """
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,15 +14,12 @@ import torch
 from torch import Tensor
 
 from engine.mini.networks import Decoder, Size, Texts
+from engine.unclip.recording import RECORDINGS, record
 from engine.unclip.sampling import noise_from_seeds
-
-log = logging.getLogger(__name__)
 
 BUCKETS = (1, 2, 3, 4, 6, 9, 12, 16, 24, 32, 48, 64)
 """Samples of a batch: slots beyond those taken are computed for nothing."""
 STRETCH, PROMPT_STRETCH = 32, 16
-RECORDINGS = 64
-"""Of steps, at most: each takes some memory of the GPU beside what they share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +76,13 @@ class Recorder:
         if key not in self._recordings:
             while len(self._recordings) >= RECORDINGS:
                 self._recordings.pop(next(iter(self._recordings)))
-            try:
-                self._recordings[key] = self._record(work)
-            except RuntimeError as error:
-                log.warning("decoding goes on without CUDA graphs: %s", " ".join(str(error).split())[:200])
+            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            if (graph := record(work, self._pool)) is None:
                 self.is_on = False
                 self.forget()
                 return work()
+            self._recordings[key] = graph
         self._recordings[key].replay()
-
-    def _record(self, work: Callable[[], None]) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        with torch.cuda.graph(graph, pool=self._pool):
-            work()
-        return graph
 
 
 class State:

@@ -86,7 +86,7 @@ class ModelConfig(Strict):
     """A whole model, or the part of one that an operation needs: without a prior there are no dreams, without a decoder only embeddings, and a CLIP
     alone looks at pictures to train on.
 
-    `load_on_cpu` is read for the format's sake: weights go where they are used.
+    `load_on_cpu` is read for the format's sake: weights go where they are used. `cuda_graphs` has a GPU record and play back the work of unets.
     """
 
     decoder: DecoderSources | None = None
@@ -96,6 +96,7 @@ class ModelConfig(Strict):
     devices: list[str] | str = "cuda:0"
     load_on_cpu: bool = True
     strict_loading: bool = True
+    cuda_graphs: bool = False
 
     @model_validator(mode="after")
     def check_parts(self) -> "ModelConfig":

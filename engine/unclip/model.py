@@ -1,7 +1,7 @@
 """A config's files into the parts that paint: CLIP, prior, cascade, and how each stage is walked where nobody asks for anything else."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from engine.unclip.clip import Clip, load_clip
 from engine.unclip.config import LOCAL_CLIP, DecoderSources, ModelConfig, PriorSource, UnetSource, read_model_config
 from engine.unclip.loading import load_decoder, load_prior
 from engine.unclip.memory import Lodging, choose_lodging
+from engine.unclip.recording import Playback
 from engine.unclip.stages import Prior, UnetStage
 
 log = logging.getLogger(__name__)
@@ -85,6 +86,9 @@ class Model:
         if config.decoder is not None:
             stages, settings = load_cascade(config.decoder, fetched, config.strict_loading, number_format, home)
         check_fit(path, clip, prior, stages)
+        # Weights that come and go are at another place each time: what was recorded would read where they are no longer.
+        if config.cuda_graphs and chosen.type == "cuda" and lodging.is_resident:
+            stages = tuple(replace(stage, playback=Playback(stage.unet.answer)) for stage in stages)
         words = read_vocabulary(config.vocabulary, path.parent)
         return cls(path.stem, words, clip, prior, prior_setting, stages, settings, lodging, name_of_space(path, config))
 

@@ -19,6 +19,7 @@ from engine.unclip.clip import TextCondition
 from engine.unclip.dialects import Release
 from engine.unclip.memory import Room, Rows
 from engine.unclip.prior import PriorCondition, PriorNetwork
+from engine.unclip.recording import Playback
 from engine.unclip.sampling import Draw, Prediction, Predicts, Rule, Walk, clip, ddim, ddpm, dpm, dynamic_threshold
 from engine.unclip.schedule import Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
 from engine.unclip.train_config import DecoderConfig, PriorConfig
@@ -247,7 +248,8 @@ class PriorBrief:
 
 @dataclass(frozen=True, slots=True)
 class UnetStage:
-    """One unet of the cascade, ready to walk. `lowres_level` is the time up to which the smaller picture is noised, None for none.
+    """One unet of the cascade, ready to walk. `lowres_level` is the time up to which the smaller picture is noised, None for none; `playback` is
+    what plays the unet's work back on a GPU, None where each step is asked for anew.
 
     `curve` is (T,) float64, the signal variance left at each training time; `side` in pixels, `from_side` that of the stage before.
     """
@@ -267,6 +269,7 @@ class UnetStage:
     steps: int | None
     joined: Joined[UnetCondition] = field(default_factory=lambda: Joined(UnetCondition.join))
     room: Room = field(default_factory=Room)
+    playback: Playback | None = None
 
     @classmethod
     def of(cls, unet: Unet, release: Release, config: DecoderConfig, index: int, curve: Tensor) -> "UnetStage":
@@ -372,8 +375,10 @@ class UnetStage:
         lowres = rows(smaller_known_to) if unet.lowres_cond else None
         before = rows(known_before) if unet.self_cond else None
 
+        ask = self.playback or unet.answer
+
         def answer(part: Rows) -> Tensor:
-            return unet.answer(x[part], scales[part], outer[part], inner[part], lowres_cond_img=some(lowres, part), self_cond=some(before, part))
+            return ask(x[part], scales[part], outer[part], inner[part], some(lowres, part), some(before, part))
 
         output = self.room.fill(len(x), answer, x.device).float()
         return [self.guided(part, brief) for part, brief in zip(output.split(counts), briefs, strict=True)]

@@ -577,7 +577,6 @@ class Unet(nn.Module):
         scales: Tensor,
         outer: Tensor,
         inner: Tensor,
-        *,
         lowres_cond_img: Tensor | None = None,
         self_cond: Tensor | None = None,
     ) -> Tensor:
