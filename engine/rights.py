@@ -172,6 +172,8 @@ class Rights:
             f"UPDATE job SET source = NULL WHERE source IN {of_jobs}",
             f"DELETE FROM draft WHERE json_extract(content, '$.parent') IN {of_pictures} OR json_extract(content, '$.job') IN {of_jobs}",
             f"DELETE FROM report WHERE job IN {of_jobs}",
+            f"DELETE FROM embedded WHERE job IN {of_jobs}",
+            f"DELETE FROM prediction WHERE job IN {of_jobs}",
             f"DELETE FROM vote WHERE first IN {of_pictures} OR second IN {of_pictures}",
             *(f"DELETE FROM {table} WHERE picture IN {of_pictures}" for table in ("star", "share", "showing", "embedding", "signature")),
         ):
