@@ -75,6 +75,8 @@ class Queue:
         self.devices = 1
         """How many jobs are painted at a time without sharing a device."""
         self._filled = asyncio.Event()
+        self.restored = asyncio.Event()
+        """Set once this holds what an earlier run left unfinished."""
 
     @property
     def waiting(self) -> int:
@@ -96,6 +98,7 @@ class Queue:
             if job.state is State.WAITING:
                 self._line_up(job)
         self._moved()
+        self.restored.set()
         return jobs
 
     async def submit(self, request: Request, origin: Origin, parent: int | None = None, source: int | None = None) -> Job:
