@@ -23,6 +23,7 @@ SECRET = ("token", "token_expires_at")
 """Columns of a job that no export holds: they open Discord."""
 OWN = {
     "drafts": "SELECT * FROM draft WHERE user_id = ?",
+    "predictions": "SELECT * FROM prediction WHERE user_id = ?",
     "settings": "SELECT name, value FROM preference WHERE scope = 'user' AND subject = ?",
     "shares": "SELECT * FROM share WHERE user_id = ?",
     "stars": "SELECT * FROM star WHERE user_id = ?",

@@ -28,10 +28,6 @@ OTHERS_V6 = [ipaddress.ip_network(block) for block in ("2001::/23", "2001:db8::/
 """What of it leads elsewhere: Teredo and other protocols, examples, IPv4 in disguise (6to4), examples."""
 
 
-class NotPublic(OSError):
-    """An address is one of this machine or of its networks."""
-
-
 def is_public(address: str) -> bool:
     """Tell whether an address, in numbers, is one of the internet."""
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -62,11 +58,9 @@ class Fetcher:
                         if answer.status not in MOVED:
                             return await content(answer)
                         url = self._checked(str(url.join(yarl.URL(answer.headers.get("Location", "")))))
-        except NotPublic:
-            raise BadPicture("image", "be at a public https address") from None
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-            # How it failed would tell what is where in networks that only this machine sees.
-            raise BadPicture("image", "be at an address that answers with a picture; this one does not") from None
+            # How it failed would tell what is where in networks that only this machine sees, and which names mean something there.
+            raise unanswered() from None
         raise BadPicture("image", "be at an address that does not lead to another one more than {most} times", most=REDIRECTS)
 
     def _checked(self, address: str) -> yarl.URL:
@@ -97,12 +91,17 @@ class Fetcher:
         """Make the socket for a connection to an address that a name was found to mean.
 
         Raises:
-            NotPublic: nobody may be connected to there.
+            OSError: nobody may be connected to there.
         """
         family, kind, protocol, _, address = found
         if not self._allows(address[0]):
-            raise NotPublic
+            raise OSError("not public")
         return socket.socket(family, kind, protocol)
+
+
+def unanswered() -> BadPicture:
+    """Return what is said of an address that no picture comes from, whyever."""
+    return BadPicture("image", "be at a public https address that answers with a picture; this one is not, or does not")
 
 
 async def content(answer: aiohttp.ClientResponse) -> bytes:
@@ -112,7 +111,7 @@ async def content(answer: aiohttp.ClientResponse) -> bytes:
         BadPicture: it is a refusal, or too much.
     """
     if answer.status != 200:
-        raise BadPicture("image", "be at an address that answers with a picture; this one does not")
+        raise unanswered()
     read = bytearray()
     async for chunk in answer.content.iter_chunked(CHUNK_BYTES):
         read += chunk

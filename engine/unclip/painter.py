@@ -383,6 +383,8 @@ class Painter:
         """Embed one prompt, as a request for that asks; `started` is when it was taken up."""
         [embedded] = yield from self.to_embed([prompt], how, report)
         setting = self.prior_setting(how)
+        # As conditioned-prior answered; what decoders are given may be a little longer or shorter.
+        image_embed = embedded.image_embed / np.linalg.norm(embedded.image_embed)
         return Painting(
             pictures=(),
             model=self.model,
@@ -390,7 +392,7 @@ class Painter:
             guidance=setting.guidance,
             seconds=time.perf_counter() - started,
             unknown_words=self.unknown_words(prompt),
-            embedding=Embedding(embedded.text_embed.astype("<f4").tobytes(), embedded.image_embed.astype("<f4").tobytes()),
+            embedding=Embedding(embedded.text_embed.astype("<f4").tobytes(), image_embed.astype("<f4").tobytes()),
         )
 
     def to_embed(self, prompts: Sequence[str], how: Options, report: Report) -> Course[list[Embedded]]:

@@ -91,8 +91,9 @@ async def living(
         worker = Worker(queue, history, lambda: painter, 0.0, Loaders({} if others is None else others))  # type: ignore[arg-type]
         studio = Studio(settings_with(**changes), queue, history, worker, fetcher)
         await queue.restore()
-        tasks = [asyncio.create_task(studio.run())] + [asyncio.create_task(worker.run())] * working
+        tasks = [asyncio.create_task(studio.run())]
         if working:
+            tasks.append(asyncio.create_task(worker.run()))
             await worker.ready.wait()
         session = await stack.enter_async_context(aiohttp.ClientSession())
         try:

@@ -1,6 +1,7 @@
 """Every field of every operation is fuzzed by what the description says of it, right values and wrong ones."""
 
 import asyncio
+import contextlib
 import sys
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 from tests.conftest import ScriptedPainter
 from tests.engine.studio.conftest import ANN, Open
 
+PATIENCE_S = 240.0
 CONFIG = """
 [[operations]]
 include-path-regex = "^/(variation|inpaint|upscale)$"
@@ -27,6 +29,10 @@ async def test_schemathesis_finds_nothing(start: Open, painter: ScriptedPainter,
             stdout=PIPE,
             stderr=STDOUT,
         )
-        output, _ = await asyncio.wait_for(process.communicate(), 120)
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
         assert process.returncode == 0, output.decode()
         assert await house.ask("GET", "/health-check") == {"status": "READY"}
