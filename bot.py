@@ -1,6 +1,7 @@
 """Reverie, put together: settings → history → queue → worker → bot. No behaviour of its own.
 
 python bot.py            joins Discord with DISCORD_TOKEN, or, without one, opens a page on this machine that behaves like Discord
+python bot.py --studio   answers over HTTP as well
 python bot.py --backup FOLDER   copies the database and the pictures, also while the bot runs
 python bot.py --doctor   looks at everything that the bot needs, and says what is wrong with it and what can be done
 """
@@ -29,7 +30,7 @@ from engine import settings as settings_module
 from engine.errors import Misconfigured
 from engine.history import History
 from engine.jobs import Painter
-from engine.queue import Limits
+from engine.queue import Limits, Queue
 from engine.rights import back_up
 from engine.settings import Settings
 from engine.telemetry import CountingQueue, Counts, Telemetry
@@ -46,6 +47,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Reverie, a Discord bot that paints with DALL-E 2.")
     parser.add_argument("--config", type=Path, default=CONFIG, help="settings file (default: configs/bot.toml)")
     parser.add_argument("--local", action="store_true", help="open the page on this machine even where there is a token")
+    parser.add_argument("--studio", action="store_true", help="answer over HTTP as well, at studio_address and studio_port of the settings")
     parser.add_argument("--backup", type=Path, metavar="FOLDER", help="copy the database and the pictures there, also while a bot runs, and end")
     parser.add_argument("--doctor", action="store_true", help="look at everything that the bot needs, say what is wrong, and end")
     options = parser.parse_args()
@@ -59,7 +61,7 @@ def main() -> int:
             print(f"{options.backup} holds the database and {pictures} pictures.")
             return 0
         logs.start(settings.log_level, settings.log_format)
-        asyncio.run(run(settings, local=options.local or settings.token is None))
+        asyncio.run(run(settings, options.local or settings.token is None, options.studio))
     except (Misconfigured, discord.DiscordException, aiohttp.ClientConnectionError) as error:
         if (sentence := remedy(error)) is None:
             raise
@@ -90,7 +92,7 @@ def remedy(error: Exception) -> str | None:
             return None
 
 
-async def run(settings: Settings, local: bool) -> None:
+async def run(settings: Settings, local: bool, studio: bool) -> None:
     """Hold everything open while the bot runs; the first part that ends, ends the rest."""
     history = await History.open(settings.data)
     async with contextlib.AsyncExitStack() as stack:
@@ -99,13 +101,28 @@ async def run(settings: Settings, local: bool) -> None:
         token = LOCAL_TOKEN if settings.token is None or local else settings.token.get_secret_value()
         counts = Counts()
         queue = CountingQueue(history, Limits(settings.waiting, settings.per_user, settings.per_server), counts)
-        first, *more = (
+        first, *others = (
             Lane(partial(models.load_painter, settings.model, device, settings.dtype), Others(settings, device)) for device in devices_of(settings)
         )
-        worker = Worker(queue, history, first.load, settings.progress_every_s, first.others, more)
+        worker = Worker(queue, history, first.load, settings.progress_every_s, first.others, others)
         bot = await stack.enter_async_context(Reverie(queue, history, worker, settings.progress_every_s, endpoint))
         await stack.enter_async_context(Telemetry(counts, queue, worker, bot, settings.data).served(settings.metrics_port))
-        await first_of(bot.start(token), worker.run(), told_to_stop())
+        more = [open_studio(settings, queue, history, worker)] if studio else []
+        await first_of(bot.start(token), worker.run(), told_to_stop(), *more)
+
+
+def open_studio(settings: Settings, queue: Queue, history: History, worker: Worker) -> Coroutine[Any, Any, None]:
+    """Take the studio's port and say where it is; what is returned answers there.
+
+    Raises:
+        Misconfigured: the port cannot be had, or others could reach it and there are no keys.
+    """
+    # What only the studio needs is not loaded without it.
+    from engine.studio import Studio
+
+    opened = Studio(settings, queue, history, worker)
+    print(f"\n  The studio is at  {opened.address}docs\n", flush=True)
+    return opened.run()
 
 
 LOCAL_TOKEN = "loopback"

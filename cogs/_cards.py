@@ -163,7 +163,7 @@ def title(request: Request, say: Language, limit: int = PROMPT_SHOWN) -> str:
     """Say what was asked for."""
     prompt = quote(request.prompt, limit - 50)
     match request.kind:
-        case Kind.DREAM:
+        case Kind.DREAM | Kind.EMBED | Kind.UPSCALE:
             return prompt
         case Kind.INPAINT:
             return say("Repainted: {prompt}", prompt=prompt)

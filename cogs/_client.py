@@ -156,7 +156,9 @@ class Reverie(commands.AutoShardedBot):
             # The commands that Discord knows keep working, and what is unfinished must not wait for this.
             log.error("the commands could not be registered, the next start tries again: %s", error)
         for job in await self.queue.restore():
-            self.courier.follow(job, restored=True)
+            if job.origin.prediction is None:
+                # What came over HTTP is answered there.
+                self.courier.follow(job, restored=True)
         self.courier.followers.append(self.album.painted)
         self.board.start()
         self._presence = asyncio.create_task(self._show_presence())

@@ -18,7 +18,7 @@ from cogs._forms import Form, files, open_form, sent, values
 from cogs._language import Language, language_of, mark
 from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Steps
 from cogs._replies import FAILURES, CannotDo, Forgotten, refuse
-from engine import pictures, uploads
+from engine import uploads
 from engine.jobs import PROMPT_LIMIT, Kind, Preset, Request, check_prompt
 from engine.preferences import Defaults
 from engine.uploads import Region
@@ -108,7 +108,7 @@ class Inpaint(commands.Cog):
         made: dict[str, bytes] = {}
 
         def prepare() -> bytes:
-            made["picture"], made["mask"] = prepared(picture, mask, region)
+            made["picture"], made["mask"] = uploads.take_in_part(picture, mask, region)
             return shown(made["picture"], made["mask"])
 
         seen = await self._desk.decoded(prepare)
@@ -234,18 +234,6 @@ def form_fields(choices: int, say: Language) -> list[discord.ui.Label[Any]]:
     if choices > 1:
         labels.insert(0, discord.ui.Label(text=say("Which picture"), component=discord.ui.Select[Any](custom_id="which", options=which)))
     return labels
-
-
-def prepared(picture: bytes, mask: bytes | None, region: Region | None) -> tuple[bytes, bytes]:
-    """Return a picture, of a size that is worked on, and what of it is to be repainted, both PNG.
-
-    Raises:
-        InvalidRequest: one of them cannot be used, or nothing or everything would be repainted.
-    """
-    original = uploads.open_picture(picture)
-    wanted = uploads.read_mask(mask, original) if region is None else uploads.region_mask(original, region)
-    taken = uploads.shrunk(original)
-    return pictures.encode(taken), pictures.encode(uploads.check_mask(wanted.resize(taken.size, Image.Resampling.NEAREST)))
 
 
 def shown(picture: bytes, mask: bytes) -> bytes:

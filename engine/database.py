@@ -184,6 +184,25 @@ MIGRATIONS = (
     ALTER TABLE job ADD COLUMN preset TEXT NOT NULL DEFAULT 'balanced';
     ALTER TABLE job ADD COLUMN seamless INTEGER NOT NULL DEFAULT 0;
     """,
+    # 6. What the prior is asked for, and what it alone comes to; requests that came over HTTP, where a person calls each by a name.
+    """
+    ALTER TABLE job ADD COLUMN candidates INTEGER;
+    ALTER TABLE job ADD COLUMN prior_steps INTEGER;
+    ALTER TABLE job ADD COLUMN prior_guidance REAL;
+    CREATE TABLE embedded (job INTEGER PRIMARY KEY REFERENCES job (id), text BLOB NOT NULL, image BLOB NOT NULL) STRICT;
+    CREATE TABLE prediction (
+        job INTEGER PRIMARY KEY REFERENCES job (id),
+        user_id INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        words TEXT NOT NULL,
+        webhook TEXT,
+        events TEXT NOT NULL,
+        error TEXT,
+        is_closed INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE UNIQUE INDEX prediction_name ON prediction (user_id, name);
+    CREATE INDEX prediction_open ON prediction (job) WHERE is_closed = 0;
+    """,
 )
 """Applied in order, never edited. `PRAGMA user_version` counts the applied ones."""
 
@@ -272,8 +291,8 @@ def searchable(text: str) -> str:
 
 
 def owners(user_id: int, guild_id: int | None) -> str:
-    """Return who may find a job, as words beside those of its prompt."""
-    return f"u{user_id} g{guild_id or 0}"
+    """Return who may find a job, as words beside those of its prompt; who asks over HTTP has a negative id, and a word has no minus."""
+    return f"{'u' if user_id >= 0 else 'h'}{abs(user_id)} g{guild_id or 0}"
 
 
 def take_lock(folder: Path) -> io.TextIOWrapper:

@@ -15,7 +15,7 @@ from typing import Any
 
 from engine.database import Database, Row, owners, searchable
 from engine.errors import Repeated
-from engine.jobs import UNFINISHED, Job, Kind, Origin, Painting, Picture, Preset, Request, State
+from engine.jobs import UNFINISHED, Embedding, Job, Kind, Origin, Painting, Picture, Prediction, Preset, Request, State
 from engine.similar import signature
 
 log = logging.getLogger(__name__)
@@ -24,12 +24,17 @@ KEY = "key of bans"
 """Under which the memory keeps what ids are hashed with."""
 UPLOADS = "image.data AS image_data, mask.data AS mask_data"
 JOIN_UPLOADS = "LEFT JOIN upload AS image ON image.hash = {table}.image LEFT JOIN upload AS mask ON mask.hash = {table}.mask"
-JOBS = f"SELECT job.*, {UPLOADS} FROM job {JOIN_UPLOADS.format(table='job')}"
-"""Jobs with the pictures that were handed in for them."""
+JOBS = f"""
+    SELECT job.*, {UPLOADS}, prediction.name, prediction.words, prediction.webhook, prediction.events
+    FROM job LEFT JOIN prediction ON prediction.job = job.id {JOIN_UPLOADS.format(table="job")}
+"""
+"""Jobs with the pictures that were handed in for them, and what is to be known of those that came over HTTP."""
 PICTURES = "SELECT picture.*, embedding.space, embedding.vector FROM picture LEFT JOIN embedding ON embedding.picture = picture.id"
 USED_UPLOADS = " UNION ".join(f"SELECT {column} FROM {table} WHERE {column} NOT NULL" for table in ("job", "draft") for column in ("image", "mask"))
 UNUSED_UPLOADS = f"DELETE FROM upload WHERE hash NOT IN ({USED_UPLOADS})"
 """Forgets what people handed in where nothing needs it any longer."""
+ONCE = ("job.event_id", "prediction.name")
+"""Columns that say of a job that it was asked for before."""
 GONE = b"\0"
 """In the place of a picture that somebody handed in, where whose it was asked to be forgotten."""
 DRAFT_LIFE_S = 24 * 3600
@@ -86,6 +91,9 @@ class History:
             "asked_model": request.model,
             "preset": request.preset,
             "seamless": request.seamless,
+            "candidates": request.candidates,
+            "prior_steps": request.prior_steps,
+            "prior_guidance": request.prior_guidance,
             "parent": parent,
             "source": await self._job_of_picture(parent) if source is None and parent is not None else source,
             "user_id": origin.user_id,
@@ -110,8 +118,10 @@ class History:
                 job_id = await self.database.insert("job", values | pictures)
                 words = {"rowid": job_id, "prompt": searchable(request.prompt), "owner": owners(origin.user_id, origin.guild_id)}
                 await self.database.insert("job_words", words)
+                if origin.prediction is not None:
+                    await self.database.insert("prediction", row_of(job_id, origin.user_id, origin.prediction))
         except sqlite3.IntegrityError as error:
-            if "job.event_id" not in str(error):
+            if not any(column in str(error) for column in ONCE):
                 raise
             raise Repeated from None
         return Job(job_id, request, origin, now)
@@ -255,6 +265,7 @@ class History:
             seconds=row["seconds"],
             unknown_words=tuple(json.loads(row["unknown_words"])),
             space=next((p["space"] for p in pictures if p["space"] is not None), ""),
+            embedding=next((Embedding(*pair) for pair in await self._rows("SELECT text, image FROM embedded WHERE job = ?", row["id"])), None),
         )
 
     async def set_message(self, job: Job, message_id: int) -> None:
@@ -291,6 +302,8 @@ class History:
             # A job whose files were lost is painted a second time.
             for table in ("embedding", "signature"):
                 await self.database.write(f"DELETE FROM {table} WHERE picture IN (SELECT id FROM picture WHERE job = ?)", job.id)
+            if painting.embedding is not None:
+                await self.database.insert("embedded", {"job": job.id, "text": painting.embedding.text, "image": painting.embedding.image})
             await self.database.write("DELETE FROM picture WHERE job = ?", job.id)
             await self.database.write_many("INSERT INTO picture (job, position, seed, path, width, height) VALUES (?, ?, ?, ?, ?, ?)", rows)
             await self._keep_embeddings(job, painting)
@@ -327,7 +340,8 @@ class History:
 
     async def seconds_per_picture(self) -> float | None:
         """Return the median over the latest jobs; None before the first."""
-        rows = await self._rows("SELECT seconds / count AS pace FROM job WHERE seconds IS NOT NULL ORDER BY id DESC LIMIT ?", LATEST)
+        query = "SELECT seconds / count AS pace FROM job WHERE seconds IS NOT NULL AND kind != ? ORDER BY id DESC LIMIT ?"
+        rows = await self._rows(query, Kind.EMBED, LATEST)
         paces = sorted(row["pace"] for row in rows)
         return paces[len(paces) // 2] if paces else None
 
@@ -370,6 +384,17 @@ def path_of(job: Job, position: int) -> str:
     return f"pictures/{job.id}/{position}.png"
 
 
+def row_of(job_id: int, user_id: int, prediction: Prediction) -> dict[str, object]:
+    """Return what is written down of a request that came over HTTP, beside its job."""
+    told = {"words": prediction.words, "webhook": prediction.webhook, "events": json.dumps(prediction.events)}
+    return {"job": job_id, "user_id": user_id, "name": prediction.name} | told
+
+
+def prediction_of(row: Row) -> Prediction | None:
+    """Read what was written down of a request that came over HTTP; None of others."""
+    return None if row["name"] is None else Prediction(row["name"], row["words"], row["webhook"], tuple(json.loads(row["events"])))
+
+
 def job_of(row: Row) -> Job:
     """Rebuild a job from its row and uploads."""
     kind = Kind(row["kind"])
@@ -380,11 +405,14 @@ def job_of(row: Row) -> Job:
         row["steps"],
         row["guidance"],
         kind,
-        row["image_data"] or (GONE if kind is not Kind.DREAM else None),
+        row["image_data"] or (GONE if kind.needs_picture else None),
         row["mask_data"] or (GONE if kind is Kind.INPAINT else None),
         row["asked_model"],
         Preset(row["preset"]),
         bool(row["seamless"]),
+        row["candidates"],
+        row["prior_steps"],
+        row["prior_guidance"],
     )
     origin = Origin(
         row["user_id"],
@@ -400,5 +428,6 @@ def job_of(row: Row) -> Job:
         row["asked_in"],
         bool(row["is_adult"]),
         tuple(json.loads(row["notes"])),
+        prediction_of(row),
     )
     return Job(row["id"], request, origin, row["created_at"], State(row["state"]), message_id=row["message_id"])

@@ -24,6 +24,11 @@ UPLOAD_LIMIT = 10 * 1024 * 1024
 """Bytes of a file that Discord takes everywhere, whatever boosts a server has."""
 GUIDANCE_LIMIT = 20.0
 """Classifier-free guidance of the base decoder; 1 means off."""
+CANDIDATES_LIMIT = 32
+"""Draws of the prior that CLIP chooses between."""
+PRIOR_STEPS_LIMIT = 1000
+LEAST_STEPS = 2
+"""Of the prior: the last of its times is the one that it ends at."""
 
 
 def words_of(text: str) -> list[str]:
@@ -78,15 +83,28 @@ class Kind(StrEnum):
     DREAM = "dream"
     VARIATION = "variation"
     INPAINT = "inpaint"
+    UPSCALE = "upscale"
+    EMBED = "embed"
+
+    @property
+    def needs_picture(self) -> bool:
+        """Whether it begins with a picture that somebody hands in."""
+        return self not in (Kind.DREAM, Kind.EMBED)
+
+    @property
+    def needs_words(self) -> bool:
+        """Whether there is nothing to do without a prompt."""
+        return self not in (Kind.VARIATION, Kind.UPSCALE)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """What was asked, complete. `steps` and `guidance` are those of the base decoder; None leaves them to preset and model.
 
-    A variation varies `image` and needs no prompt; inpainting repaints what is white in `mask`, a PNG of the picture's size. Both are files of
-    any usual format, see `engine.uploads`. `model` is the name of a model; empty stands for the usual one. `seamless` lets each picture go on in its
-    neighbours in the grid.
+    A variation varies `image`, upscaling enlarges it, and neither needs a prompt; inpainting repaints what is white in `mask`, a PNG of the picture's
+    size. Both are files of any usual format, see `engine.uploads`. `model` is the name of a model; empty stands for the usual one. `seamless` lets
+    each picture go on in its neighbours in the grid. The prior draws `candidates` of which CLIP keeps the best, with steps and guidance of its own;
+    embedding is its work alone, and comes to one pair of embeddings and no picture.
 
     Raises:
         InvalidRequest: a value is outside its range (the limits above), or a picture is missing.
@@ -103,20 +121,29 @@ class Request:
     model: str = ""
     preset: Preset = Preset.BALANCED
     seamless: bool = False
+    candidates: int | None = None
+    prior_steps: int | None = None
+    prior_guidance: float | None = None
 
     def __post_init__(self) -> None:
-        if self.prompt or self.kind is not Kind.VARIATION:
+        if self.prompt or self.kind.needs_words:
             check_prompt(self.prompt)
-        if self.kind is not Kind.DREAM and not self.image:
+        if self.kind.needs_picture and not self.image:
             raise InvalidRequest("picture", "be given")
         if self.kind is Kind.INPAINT and not self.mask:
             raise InvalidRequest("mask", "be given")
-        check_range("count", self.count, 1, COUNT_LIMIT)
+        check_range("count", self.count, 1, 1 if self.kind is Kind.EMBED else COUNT_LIMIT)
         check_range("seed", self.seed, 0, SEED_LIMIT - 1)
         if self.steps is not None:
             check_range("steps", self.steps, 1, STEPS_LIMIT)
         if self.guidance is not None:
             check_range("guidance", self.guidance, 0, GUIDANCE_LIMIT)
+        if self.candidates is not None:
+            check_range("candidates", self.candidates, 1, CANDIDATES_LIMIT)
+        if self.prior_steps is not None:
+            check_range("prior_steps", self.prior_steps, LEAST_STEPS, PRIOR_STEPS_LIMIT)
+        if self.prior_guidance is not None:
+            check_range("prior_guidance", self.prior_guidance, 0, GUIDANCE_LIMIT)
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -125,8 +152,24 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is to be known of a request that came over HTTP: the name that its person asks for it by, and its words as they came, as JSON.
+
+    `webhook` is an address that is told of `events`.
+    """
+
+    name: str
+    words: str
+    webhook: str | None = None
+    events: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Who asked, and where the answer goes. Ids are Discord's snowflakes; times are Unix seconds.
+
+    A request with a `prediction` came over HTTP: it is answered there, and nothing of it goes to Discord. Its person has a negative id, which is no
+    snowflake, and there is no channel, 0.
 
     The token belongs to the interaction and is good for 15 minutes; a job outlives it. `event_id` is the interaction or message that asked, which
     Discord may tell of twice. `is_foreign` is a place that the bot itself is not in. `asked_in` is a message that the result is to point to.
@@ -146,6 +189,7 @@ class Origin:
     asked_in: int | None = None
     is_adult: bool = False
     notes: tuple[str, ...] = ()
+    prediction: Prediction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +220,18 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedding:
+    """A prompt in CLIP's space, and where the prior expects its picture: (D,) float32 of unit length each, little-endian."""
+
+    text: bytes
+    image: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Painting:
     """All pictures of a job. `steps` and `guidance` are those used; `unknown_words` are those of the prompt that the model never saw.
 
-    `space` names the CLIP that embedded the pictures: embeddings of one space can be compared.
+    `space` names the CLIP that embedded the pictures: embeddings of one space can be compared. What was only embedded has no pictures.
     """
 
     pictures: tuple[Picture, ...]
@@ -189,6 +241,7 @@ class Painting:
     seconds: float
     unknown_words: tuple[str, ...] = ()
     space: str = ""
+    embedding: Embedding | None = field(default=None, repr=False)
 
     def only(self, position: int) -> "Painting | None":
         """Return it with one of its pictures alone, None where there is no such one."""

@@ -7,15 +7,20 @@ from enum import StrEnum
 from typing import TypedDict
 
 from engine.errors import InvalidRequest
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Preset, check_range
+from engine.jobs import (
+    CANDIDATES_LIMIT,
+    COUNT_LIMIT,
+    GUIDANCE_LIMIT,
+    LEAST_STEPS,
+    PRIOR_STEPS_LIMIT,
+    SEED_LIMIT,
+    STEPS_LIMIT,
+    Preset,
+    check_range,
+)
 
-CANDIDATES_LIMIT = 32
-"""Draws of the prior that CLIP chooses between."""
-PRIOR_STEPS_LIMIT = 1000
 ALWAYS = (0.0, 1.0)
 """The interval of guidance that leaves no time out."""
-LEAST_STEPS = 2
-"""Of the prior: the last of its times is the one that it ends at."""
 RESAMPLES_LIMIT = 20
 """Times that a step is taken when a part of a picture is repainted."""
 

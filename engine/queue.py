@@ -24,8 +24,10 @@ log = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 30
 """Steps that a request without any is taken to cost; only the ratio between jobs matters."""
-TIMES = {Kind.DREAM: 1, Kind.VARIATION: 1, Kind.INPAINT: 5}
+TIMES = {Kind.DREAM: 1, Kind.VARIATION: 1, Kind.INPAINT: 5, Kind.UPSCALE: 1}
 """How often each step is taken."""
+PRIOR_SHARE = 0.1
+"""What a step of the prior costs, in those of a decoder: 11 ms instead of 108 with the bundled model, on a CPU that was busy with something else."""
 SMOOTHING = 0.2
 """Weight of the latest job in the running mean of seconds per unit of cost."""
 
@@ -44,7 +46,10 @@ class Limits:
 
 def cost(request: Request) -> float:
     """Return what a request costs, in denoising steps of the base decoder."""
-    return request.count * (request.steps or DEFAULT_STEPS * EFFORTS[request.preset].share) * TIMES[request.kind]
+    effort = EFFORTS[request.preset]
+    if request.kind is Kind.EMBED:
+        return (request.candidates or effort.candidates) * (request.prior_steps or DEFAULT_STEPS * effort.share) * PRIOR_SHARE
+    return request.count * (request.steps or DEFAULT_STEPS * effort.share) * TIMES[request.kind]
 
 
 class Queue:
@@ -70,6 +75,8 @@ class Queue:
         self.devices = 1
         """How many jobs are painted at a time without sharing a device."""
         self._filled = asyncio.Event()
+        self.restored = asyncio.Event()
+        """Set once this holds what an earlier run left unfinished."""
 
     @property
     def waiting(self) -> int:
@@ -91,6 +98,7 @@ class Queue:
             if job.state is State.WAITING:
                 self._line_up(job)
         self._moved()
+        self.restored.set()
         return jobs
 
     async def submit(self, request: Request, origin: Origin, parent: int | None = None, source: int | None = None) -> Job:

@@ -23,6 +23,7 @@ SECRET = ("token", "token_expires_at")
 """Columns of a job that no export holds: they open Discord."""
 OWN = {
     "drafts": "SELECT * FROM draft WHERE user_id = ?",
+    "predictions": "SELECT * FROM prediction WHERE user_id = ?",
     "settings": "SELECT name, value FROM preference WHERE scope = 'user' AND subject = ?",
     "shares": "SELECT * FROM share WHERE user_id = ?",
     "stars": "SELECT * FROM star WHERE user_id = ?",
@@ -172,6 +173,8 @@ class Rights:
             f"UPDATE job SET source = NULL WHERE source IN {of_jobs}",
             f"DELETE FROM draft WHERE json_extract(content, '$.parent') IN {of_pictures} OR json_extract(content, '$.job') IN {of_jobs}",
             f"DELETE FROM report WHERE job IN {of_jobs}",
+            f"DELETE FROM embedded WHERE job IN {of_jobs}",
+            f"DELETE FROM prediction WHERE job IN {of_jobs}",
             f"DELETE FROM vote WHERE first IN {of_pictures} OR second IN {of_pictures}",
             *(f"DELETE FROM {table} WHERE picture IN {of_pictures}" for table in ("star", "share", "showing", "embedding", "signature")),
         ):

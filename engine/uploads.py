@@ -324,6 +324,18 @@ def background_mask(picture: Image.Image) -> Image.Image:
     return near.filter(ImageFilter.MedianFilter(3))
 
 
+def take_in_part(picture: bytes, mask: bytes | None, region: Region | None) -> tuple[bytes, bytes]:
+    """Return a picture that somebody hands in, of a size at which it is kept, and what of it is to be repainted, both PNG.
+
+    Raises:
+        InvalidRequest: one of them cannot be used, or nothing or everything would be repainted.
+    """
+    original = open_picture(picture)
+    wanted = read_mask(mask, original) if region is None else region_mask(original, region)
+    taken = shrunk(original)
+    return encode(taken), encode(check_mask(wanted.resize(taken.size, Image.Resampling.NEAREST)))
+
+
 def overlay(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """Show a picture with what is to be repainted, white in `mask`, under a coloured veil."""
     flat = picture.convert("RGBA")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from engine.company import InTurn
 from engine.history import History
-from engine.jobs import Job, Kind, Painting, Picture, Preset, Progress, Request
+from engine.jobs import Embedding, Job, Kind, Painting, Picture, Preset, Progress, Request
 from engine.options import EFFORTS
 
 
@@ -76,6 +76,9 @@ class ScriptedPainter:
             time.sleep(self.pause_s)
             report(Progress("base", step, self.steps, lambda: png((9, 9, 9))))
         self.painted.append(request)
+        if request.kind is Kind.EMBED:
+            embedding = Embedding(*(np.frombuffer(self.seen(text), "<f2").astype("<f4").tobytes() for text in (request.prompt, "a picture")))
+            return Painting((), self.model, request.prior_steps or 64, request.prior_guidance or 1.0, 0.5, embedding=embedding)
         pictures = tuple(Picture(png((seed % 256, 100, 50)), seed, 8, 8, self.seen(request.prompt)) for seed in request.seeds)
         unknown = tuple(word for word in request.prompt.split() if word not in self.known_words)
         return Painting(pictures, self.model, request.steps or self.usual_steps(request.preset), request.guidance or 1.5, 0.5, unknown, self.space)

@@ -19,6 +19,10 @@ HOMES = {
     "engine.unclip": (*TENSORS, "engine/models.py", "engine/__main__.py", "bot.py"),
     "engine.mini": (*TENSORS, "engine/models.py", "engine/__main__.py"),
     "engine.training": ("engine/training/",),
+    "engine.studio": ("engine/studio/", "bot.py"),
+    "fastapi": ("engine/studio/",),
+    "starlette": ("engine/studio/",),
+    "uvicorn": ("engine/studio/",),
     "aiosqlite": ("engine/database.py",),
     "sqlite3": ("engine/database.py", "engine/history.py"),
     "threading": ("engine/worker.py",),
@@ -64,6 +68,11 @@ def test_only_the_settings_read_the_environment_and_only_the_worker_starts_threa
         if isinstance(node, ast.Attribute):
             assert node.attr not in ("environ", "getenv") or name in ("engine/settings.py", "loopback/contract.py"), f"{name}:{node.lineno}"
             assert node.attr not in ("to_thread",) or name == "engine/worker.py", f"{name}:{node.lineno}"
+
+
+def test_the_bot_runs_without_what_only_the_studio_needs() -> None:
+    script = "import sys, bot\nsys.exit(any(name in sys.modules for name in ('fastapi', 'starlette', 'uvicorn', 'engine.studio')))"
+    assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, timeout=120).returncode == 0
 
 
 def test_everything_but_the_tensors_loads_without_torch() -> None:

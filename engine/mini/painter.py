@@ -184,6 +184,9 @@ class Painter:
         given: tuple[int, ...] = ()
         if request.kind is Kind.INPAINT:
             raise InvalidRequest("model", "be one that repaints parts of pictures; {model} does not", model=self.model)
+        if request.kind not in self.kinds:
+            lacks = "prior" if request.kind is Kind.EMBED else "decoder"
+            raise InvalidRequest("model", "have a {parts} for {operation}; '{model}' has none", parts=lacks, operation=request.kind, model=self.model)
         top_k = min(usual.top_k, self.parts.size.codes) if settings.top_k is None else settings.top_k
         if top_k > self.parts.size.codes:
             raise InvalidRequest("top_k", "be at most {most}, the number of tokens of {model}", most=self.parts.size.codes, model=self.model)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from engine import pictures, uploads
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import SEED_LIMIT, STEPS_LIMIT, Kind, Painting, Picture, Preset, Progress, Report, Request, check_prompt, words_of
+from engine.jobs import SEED_LIMIT, STEPS_LIMIT, Embedding, Kind, Painting, Picture, Preset, Progress, Report, Request, check_prompt, words_of
 from engine.options import ALWAYS, EFFORTS, Keywords, Options, several
 from engine.unclip.caches import Cache
 from engine.unclip.clip import TextCondition
@@ -169,6 +169,10 @@ class Painter:
                 found |= {Kind.DREAM, Kind.INPAINT}
             if parts.clip.side:
                 found.add(Kind.VARIATION)
+        if parts.clip is not None and parts.prior is not None:
+            found.add(Kind.EMBED)
+        if len(parts.stages) > 1:
+            found.add(Kind.UPSCALE)
         return frozenset(found)
 
     @property
@@ -235,8 +239,21 @@ class Painter:
         started = time.perf_counter()
         if request.seamless:
             raise InvalidRequest("model", "be one that paints without seams; {model} does not", model=self.model)
-        how = Options(preset=request.preset, count=request.count, seed=request.seed, steps=request.steps, guidance=request.guidance)
+        how = Options(
+            preset=request.preset,
+            count=request.count,
+            seed=request.seed,
+            steps=request.steps,
+            guidance=request.guidance,
+            candidates=request.candidates,
+            prior_steps=request.prior_steps,
+            prior_guidance=request.prior_guidance,
+        )
         match request.kind:
+            case Kind.EMBED:
+                return (yield from self.embedding(request.prompt, how, report, started))
+            case Kind.UPSCALE:
+                commission = self.to_enlarge([request.image or b""], request.prompt, Framing.CROP, how)
             case Kind.VARIATION:
                 commission = self.to_vary([request.image or b""], request.prompt, Framing.CROP, how)
             case Kind.INPAINT:
@@ -335,7 +352,10 @@ class Painter:
         Raises:
             InvalidRequest: a picture, the prompt or an option is not what it must be, or this model has no upsampler.
         """
-        how = Options(**{"count": 1} | options)
+        return self.alone(self.work(self.to_enlarge(images, prompt, framing, Options(**{"count": 1} | options)), report))
+
+    def to_enlarge(self, images: Sequence[bytes], prompt: str, framing: Framing, how: Options) -> Commission:
+        """Say what enlarging comes to; see `upscale`."""
         self.needs("upscale", decoder=True)
         if len(self.parts.stages) < 2:
             raise InvalidRequest("model", "have an unet that enlarges pictures; this one has none")
@@ -347,7 +367,7 @@ class Painter:
             smaller = to_samples([Frame(image.size, base, framing).apply(image)])[0]
             # No upsampler is told the embedding of what it enlarges.
             wanted += [replace(sample, smaller=smaller, embed=torch.zeros(0)) for sample in samples_of(prompt, how)]
-        return self.alone(self.work(Commission(wanted, how, first=2), report))
+        return Commission(wanted, how, first=2)
 
     def embed(self, prompts: Sequence[str], report: Report = no_report, **options: Unpack[Keywords]) -> list[Embedded]:
         """Embed prompts, and let the prior draw the picture embedding of each: the nearest to the prompt of so many `candidates`.
@@ -357,7 +377,26 @@ class Painter:
         Raises:
             InvalidRequest: a prompt or an option is not what it must be, or this model has no prior.
         """
-        how = Options(**{"count": 1} | options)
+        return self.alone(self.to_embed(prompts, Options(**{"count": 1} | options), report))
+
+    def embedding(self, prompt: str, how: Options, report: Report, started: float) -> Course[Painting]:
+        """Embed one prompt, as a request for that asks; `started` is when it was taken up."""
+        [embedded] = yield from self.to_embed([prompt], how, report)
+        setting = self.prior_setting(how)
+        # As conditioned-prior answered; what decoders are given may be a little longer or shorter.
+        image_embed = embedded.image_embed / np.linalg.norm(embedded.image_embed)
+        return Painting(
+            pictures=(),
+            model=self.model,
+            steps=setting.steps,
+            guidance=setting.guidance,
+            seconds=time.perf_counter() - started,
+            unknown_words=self.unknown_words(prompt),
+            embedding=Embedding(embedded.text_embed.astype("<f4").tobytes(), image_embed.astype("<f4").tobytes()),
+        )
+
+    def to_embed(self, prompts: Sequence[str], how: Options, report: Report) -> Course[list[Embedded]]:
+        """Embed prompts, walk by walk; see `embed`."""
         self.needs("embed", clip=True, prior=True)
         clip = self.parts.clip
         assert clip is not None
@@ -366,7 +405,7 @@ class Painter:
         result = []
         for batch in batches(wanted, how.batch):
             text = self.read([sample.prompt for sample in batch])
-            embeds = self.alone(self.imagine(batch, text, how, count))
+            embeds = yield from self.imagine(batch, text, how, count)
             for sample, text_embed, image_embed in zip(batch, text.embed.cpu().numpy(), embeds.cpu().numpy(), strict=True):
                 tokens = clip.tokenize([sample.prompt])[0]
                 kept = tokens[: int(tokens.argmax()) + 1].tolist()

@@ -102,4 +102,4 @@ def test_only_writing_without_spaces_is_taken_apart(text: str, words: str) -> No
 
 
 def test_a_job_belongs_to_its_person_and_its_server_or_none() -> None:
-    assert owners(5, 7) == "u5 g7" and owners(5, None) == "u5 g0"
+    assert owners(5, 7) == "u5 g7" and owners(5, None) == "u5 g0" and owners(-5, None) == "h5 g0"

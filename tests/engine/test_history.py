@@ -10,12 +10,14 @@ import pytest
 
 from engine import history as module
 from engine.database import MIGRATIONS, connect, migrate, plain_errors
-from engine.errors import Misconfigured
+from engine.errors import Misconfigured, Repeated
 from engine.history import History
-from engine.jobs import Kind, Origin, Painting, Picture, Preset, Request, State
+from engine.jobs import Embedding, Kind, Origin, Painting, Picture, Prediction, Preset, Request, State
 from tests.conftest import png
 
-REQUEST = Request("a 🦊 on red", seed=2**32 - 1, count=2, steps=9, guidance=2.5, preset=Preset.BEST, seamless=True)
+REQUEST = Request(
+    "a 🦊 on red", seed=2**32 - 1, count=2, steps=9, guidance=2.5, preset=Preset.BEST, seamless=True, candidates=3, prior_steps=8, prior_guidance=0.5
+)
 ORIGIN = Origin(user_id=2**63 - 1, channel_id=12, guild_id=13, token="secret", token_expires_at=99.5, spoiler=True)
 PAINTING = Painting((Picture(png((1, 2, 3)), 2**32 - 1, 8, 8), Picture(png((4, 5, 6)), 0, 8, 8)), "scripted", 9, 2.5, 1.25, ("🦊",))
 
@@ -73,6 +75,33 @@ async def test_a_painted_job_whose_files_are_lost_is_painted_again(history: Hist
     assert read(tmp_path, "SELECT count(*) FROM picture") == [(2,)]
 
 
+PREDICTION = Prediction("abc", '{"prompt": "a 🦊"}', "https://hooks.example/a", ("start", "completed"))
+EMBED = Request("a 🦊", 7, 1, kind=Kind.EMBED, candidates=4, prior_steps=250, prior_guidance=1.5)
+
+
+async def test_what_came_over_http_comes_back_with_what_it_came_to(history: History, tmp_path: Path) -> None:
+    origin = Origin(user_id=-(2**62), channel_id=0, prediction=PREDICTION)
+    upscale = Request("", 1, 1, kind=Kind.UPSCALE, image=png((1, 2, 3)))
+    embedded = Painting((), "scripted", 250, 1.5, 0.25, embedding=Embedding(b"\0\0\x80?", b"\0\0\0?"))
+    first = await history.add(EMBED, origin)
+    await history.add(upscale, Origin(-5, 0, prediction=PREDICTION))
+    await history.painted(first, embedded)
+    history = await again(history, tmp_path)
+    done, waiting = await history.unfinished()
+    await history.close()
+    assert (done.request, done.origin, done.state, done.painting) == (EMBED, origin, State.PAINTED, embedded)
+    assert (waiting.request, waiting.origin.prediction, waiting.state) == (upscale, PREDICTION, State.WAITING)
+
+
+async def test_a_person_calls_only_one_request_by_a_name(history: History) -> None:
+    await history.add(EMBED, Origin(-5, 0, prediction=PREDICTION))
+    with pytest.raises(Repeated):
+        await history.add(EMBED, Origin(-5, 0, prediction=PREDICTION))
+    # Somebody else may call theirs the same.
+    await history.add(EMBED, Origin(-6, 0, prediction=PREDICTION))
+    assert len(await history.unfinished()) == 2
+
+
 @pytest.mark.parametrize("end", ["delivered", "failed", "cancelled"])
 async def test_an_ended_job_stays_ended_and_its_token_is_forgotten(history: History, tmp_path: Path, end: str) -> None:
     job = await history.add(REQUEST, ORIGIN)
@@ -108,6 +137,9 @@ async def test_the_pace_is_the_median_of_the_latest_jobs(history: History) -> No
     for seconds in (2.0, 100.0, 4.0):
         job = await history.add(REQUEST, ORIGIN)
         await history.painted(job, Painting(PAINTING.pictures, "m", 1, 1.0, seconds))
+    assert await history.seconds_per_picture() == 2.0
+    # What was only embedded says nothing of pictures.
+    await history.painted(await history.add(EMBED, ORIGIN), Painting((), "m", 1, 1.0, 0.1))
     assert await history.seconds_per_picture() == 2.0
     # What is longer ago than the latest jobs says nothing about today.
     for _ in range(module.LATEST):
@@ -280,7 +312,7 @@ EXPECTED = {
         "unknown_words TEXT", "seconds REAL", "created_at REAL!", "started_at REAL", "finished_at REAL",
         "image TEXT", "mask TEXT", "event_id INTEGER", "locale TEXT!", "file_limit INTEGER!", "is_foreign INTEGER!", "asked_in INTEGER",
         "removed_by INTEGER", "source INTEGER", "is_adult INTEGER!", "notes TEXT!", "withheld INTEGER!", "asked_model TEXT!",
-        "preset TEXT!", "seamless INTEGER!",
+        "preset TEXT!", "seamless INTEGER!", "candidates INTEGER", "prior_steps INTEGER", "prior_guidance REAL",
     ],
     "picture strict": ["id INTEGER", "job INTEGER!", "position INTEGER!", "seed INTEGER!", "path TEXT!", "width INTEGER!", "height INTEGER!"],
     "memory strict": ["key TEXT!", "value TEXT!"],
@@ -327,6 +359,12 @@ EXPECTED = {
     ],
     "audit_guild": ["guild_id", "id"],
     "doomed strict": ["message_id INTEGER", "channel_id INTEGER!"],
+    "embedded strict": ["job INTEGER", "text BLOB!", "image BLOB!"],
+    "prediction strict": [
+        "job INTEGER", "user_id INTEGER!", "name TEXT!", "words TEXT!", "webhook TEXT", "events TEXT!", "error TEXT", "is_closed INTEGER!",
+    ],
+    "prediction_name": ["user_id", "name"],
+    "prediction_open": ["job"],
 }  # fmt: skip
 
 

@@ -3,7 +3,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, STEPS_LIMIT, Painting, Picture, Request
+from engine.jobs import (
+    CANDIDATES_LIMIT,
+    COUNT_LIMIT,
+    GUIDANCE_LIMIT,
+    LEAST_STEPS,
+    PRIOR_STEPS_LIMIT,
+    PROMPT_LIMIT,
+    SEED_LIMIT,
+    STEPS_LIMIT,
+    Kind,
+    Painting,
+    Picture,
+    Request,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +27,9 @@ from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, PROMPT_LIMIT, SEED_LIMIT, S
         ("seed", [-1, SEED_LIMIT]),
         ("steps", [0, STEPS_LIMIT + 1]),
         ("guidance", [-0.1, GUIDANCE_LIMIT + 0.1, float("nan"), float("inf")]),
+        ("candidates", [0, CANDIDATES_LIMIT + 1]),
+        ("prior_steps", [LEAST_STEPS - 1, PRIOR_STEPS_LIMIT + 1]),
+        ("prior_guidance", [-0.1, GUIDANCE_LIMIT + 0.1, float("nan")]),
     ],
 )
 def test_a_value_outside_its_range_is_named(field: str, values: list[object]) -> None:
@@ -21,6 +37,23 @@ def test_a_value_outside_its_range_is_named(field: str, values: list[object]) ->
         with pytest.raises(InvalidRequest) as refused:
             Request(**{"prompt": "a cat", "seed": 1, field: value})  # type: ignore[arg-type] # wrong on purpose
         assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "field"),
+    [
+        (Kind.DREAM, {}, "prompt"),
+        (Kind.EMBED, {}, "prompt"),
+        (Kind.INPAINT, {"image": b"png", "mask": b"png"}, "prompt"),
+        (Kind.INPAINT, {"prompt": "a cat", "image": b"png"}, "mask"),
+        *((kind, {"prompt": "a cat", "mask": b"png"}, "picture") for kind in (Kind.INPAINT, Kind.VARIATION, Kind.UPSCALE)),
+        (Kind.EMBED, {"prompt": "a cat", "count": 2}, "count"),
+    ],
+)
+def test_what_a_kind_of_request_needs_is_named(kind: Kind, values: dict[str, object], field: str) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        Request(**{"prompt": "", "seed": 1, "count": 1, "kind": kind} | values)  # type: ignore[arg-type] # wrong on purpose
+    assert refused.value.field == field
 
 
 @given(st.integers(0, SEED_LIMIT - 1), st.integers(1, COUNT_LIMIT))

@@ -1,5 +1,6 @@
 import asyncio
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.errors import Broken, Cancelled, QueueFull, TooManyJobs
 from engine.history import History
-from engine.jobs import Job, Origin, Painting, Picture, Progress, Request, State
+from engine.jobs import Job, Kind, Origin, Painting, Picture, Progress, Request, State
 from engine.queue import Limits, Queue, cost
 from tests.conftest import png
 
@@ -60,6 +61,12 @@ async def test_a_newcomer_takes_turns_with_those_who_have_been_served_before(his
         await ask(queue, user=2)
     users = [job.origin.user_id for job in await drain(queue)]
     assert users in ([1, 2] * 4, [2, 1] * 4)
+
+
+def test_an_embedding_costs_the_steps_of_the_prior_for_each_candidate() -> None:
+    asked = Request("a cat", 1, 1, kind=Kind.EMBED, candidates=1, prior_steps=100)
+    one, more_draws, more_steps = cost(asked), cost(replace(asked, candidates=4)), cost(replace(asked, prior_steps=400))
+    assert more_draws == more_steps == 4 * one and 0 < one < cost(request(steps=100))
 
 
 async def test_small_requests_are_not_held_up_by_large_ones(history: History) -> None:

@@ -10,7 +10,8 @@ BUNDLED = Path(__file__).parents[2] / "configs" / "bot.toml"
 
 @pytest.fixture(autouse=True)
 def no_token_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("DISCORD_TOKEN", raising=False)
+    for name in ("DISCORD_TOKEN", "STUDIO_KEYS"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(settings, "ROOT", tmp_path)
 
 
@@ -98,6 +99,12 @@ def test_an_absolute_path_stays_where_it_is(tmp_path: Path) -> None:
         ("page_port = 8420", "page_port = 84200", "'page_port' is 84200"),
         ("metrics_port = 9420", "metrics_port = -1", "'metrics_port' is -1"),
         ('log_format = "text"', 'log_format = "xml"', "'log_format' is 'xml'"),
+        ('studio_address = "127.0.0.1"', 'studio_address = "here"', "'studio_address' is 'here'"),
+        ("studio_names = []", 'studio_names = ["a/b"]', "'studio_names.0' is 'a/b'"),
+        ("webhook_hosts = []", 'webhook_hosts = ["hooks.example"]', "'webhook_hosts.0' is 'hooks.example'"),
+        ("webhook_hosts = []", 'webhook_hosts = ["https://ann@hooks.example"]', "'webhook_hosts.0' is"),
+        ("studio_per_minute = 60", "studio_per_minute = 0", "'studio_per_minute' is 0"),
+        ("waiting = 100", 'waiting = 100\nkeys = "abc"', "STUDIO_KEYS"),
         ('"auto"', '"tpu"', "'device' is 'tpu'"),
         ("progress_every_s = 2.0", "progress_every_s = 0.1", "'progress_every_s' is 0.1"),
         ("waiting = 100", "waiting = 100\nmodle = 3", "unknown key 'modle'; did you mean 'model'?"),
@@ -149,6 +156,36 @@ def test_a_token_that_could_not_be_sent_is_refused_without_showing_it(monkeypatc
     with pytest.raises(Misconfigured, match="DISCORD_TOKEN") as refusal:
         settings.load(BUNDLED)
     assert token not in str(refusal.value)
+
+
+ANN, BOB = "ann-has-this-key-alone", "bob-has-this-key:with-a-colon"
+
+
+def test_everybody_has_a_key_by_their_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings.load(BUNDLED).keys == {}
+    monkeypatch.setenv("STUDIO_KEYS", f" ann:{ANN}\n  bob:{BOB} ")
+    loaded = settings.load(BUNDLED)
+    assert {name: key.get_secret_value() for name, key in loaded.keys.items()} == {"ann": ANN, "bob": BOB}
+    assert ANN not in repr(loaded) + str(loaded)
+
+
+@pytest.mark.parametrize(
+    ("keys", "says"),
+    [
+        (ANN, "is not understood at entry 1"),
+        (f"ann:{ANN} b/b:{BOB}", "is not understood at entry 2"),
+        (f"ann:{ANN}é", "is not understood at entry 1"),
+        ("ann:too-short", "for ann that is too short"),
+        ("ann:", "for ann that is too short"),
+        (f"ann:{ANN} ann:{BOB}", "of ann twice"),
+        (f"ann:{ANN} bob:{ANN}", "of bob twice"),
+    ],
+)
+def test_keys_that_cannot_be_used_are_refused_without_showing_them(monkeypatch: pytest.MonkeyPatch, keys: str, says: str) -> None:
+    monkeypatch.setenv("STUDIO_KEYS", keys)
+    with pytest.raises(Misconfigured, match="STUDIO_KEYS") as refusal:
+        settings.load(BUNDLED)
+    assert says in str(refusal.value) and ANN not in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 def test_the_token_shows_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,8 @@ def test_settings_out_of_range_are_refused(ask: Callable[[], MiniSettings], sent
     [
         (Request("a", 1), MiniSettings(top_k=301), "top_k must be at most 300, the number of tokens of tiny"),
         (Request("a", 1, kind=Kind.INPAINT, image=BLACK, mask=BLACK), MiniSettings(), "model must be one that repaints parts"),
+        (Request("", 1, kind=Kind.UPSCALE, image=BLACK), MiniSettings(), "model must have a decoder for upscale; 'tiny' has none"),
+        (Request("a", 1, 1, kind=Kind.EMBED), MiniSettings(), "model must have a prior for embed; 'tiny' has none"),
         (Request("a", 1, kind=Kind.VARIATION, image=BLACK), MiniSettings(), "picture must be one that tiny painted, as the file that it sent"),
         (Request("a", 1, kind=Kind.VARIATION, image=b"GIF"), MiniSettings(), "picture must be a PNG"),
         (Request("a", 1, kind=Kind.VARIATION, image=BLACK), MiniSettings(tokens=(1,) * 15), "picture must be one that tiny painted"),

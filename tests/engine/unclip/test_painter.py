@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from engine import pictures
 from engine.errors import Cancelled, Misconfigured
-from engine.jobs import Kind, Painting, Progress, Request
+from engine.jobs import Embedding, Kind, Painting, Progress, Request
 from engine.pictures import read_receipt
 from engine.unclip.painter import Painter
 from tests.engine.unclip.test_dialects import fixture, state_dict
@@ -65,12 +65,25 @@ def test_a_request_says_what_is_to_be_done(painter: Painter, foxes: Painting) ->
     inpaint = painter.paint(Request("a dog on a blue background", seed=7, count=1, steps=2, kind=Kind.INPAINT, image=fox, mask=mask), silent)
     assert np.array_equal(pixels(inpaint.pictures[0].png)[:31], pixels(fox)[:31])
     assert not np.array_equal(pixels(inpaint.pictures[0].png), pixels(fox))
+    upscale = painter.paint(Request("", seed=7, count=2, steps=2, kind=Kind.UPSCALE, image=fox), silent)
+    assert [picture.png for picture in upscale.pictures] == [one.picture.png for one in painter.upscale([fox], count=2, seed=7, steps=2)]
+    asked = Request("a fox on a blue mars", seed=7, count=1, kind=Kind.EMBED, candidates=2, prior_steps=4, prior_guidance=1.5)
+    embedded = painter.paint(asked, silent)
+    [expected] = painter.embed([asked.prompt], seed=7, candidates=2, prior_steps=4, prior_guidance=1.5)
+    image_embed = expected.image_embed / np.linalg.norm(expected.image_embed)
+    assert embedded.embedding == Embedding(expected.text_embed.tobytes(), image_embed.astype("<f4").tobytes())
+    assert (embedded.pictures, embedded.steps, embedded.guidance, embedded.unknown_words) == ((), 4, 1.5, ("mars",))
+    drawn = painter.paint(Request("a fox", seed=7, count=1, steps=2, candidates=2, prior_steps=4, prior_guidance=1.5), silent).pictures[0]
+    [expected] = painter.dream(["a fox"], seed=7, count=1, steps=2, candidates=2, prior_steps=4, prior_guidance=1.5)
+    assert drawn.png == expected.picture.png
 
 
 def test_a_model_does_what_its_parts_allow(painter: Painter) -> None:
     without_prior = Painter(replace(painter.parts, prior=None))
-    assert without_prior.kinds == {Kind.VARIATION}
-    assert Painter(replace(painter.parts, clip=None)).kinds == frozenset()
+    assert without_prior.kinds == {Kind.VARIATION, Kind.UPSCALE}
+    assert Painter(replace(painter.parts, clip=None)).kinds == {Kind.UPSCALE}
+    assert Painter(replace(painter.parts, stages=(), settings=())).kinds == {Kind.EMBED}
+    assert Painter(replace(painter.parts, stages=painter.parts.stages[:1])).kinds == frozenset(Kind) - {Kind.UPSCALE}
 
 
 def test_a_seed_paints_the_same_picture_alone_and_in_company(painter: Painter, foxes: Painting) -> None:

@@ -1,0 +1,54 @@
+"""What bodies may hold, in OpenAPI's words. FastAPI does not know of it: bodies are read by engine.studio.bodies, which takes JSON and forms."""
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.jobs import Kind
+from engine.studio.desk import Models
+from engine.studio.inputs import INPUTS, PICTURES, Envelope
+
+Schema = dict[str, Any]
+FILE: Schema = {"type": "string", "format": "binary"}
+
+
+def body_of(kind: Kind) -> Schema:
+    """Describe what may be asked for."""
+    asked, around = INPUTS[kind].model_json_schema(), Envelope.model_json_schema()["properties"]
+    wrapped = {"type": "object", "additionalProperties": False, "required": ["input"], "properties": {"input": asked, **around}}
+    content: Schema = {"application/json": {"schema": wrapped}}
+    if kind.needs_picture:
+        fields = {name: without_null(schema) for name, schema in (asked["properties"] | around).items()}
+        fields |= {name: schema | FILE for name, schema in fields.items() if name in PICTURES}
+        content["multipart/form-data"] = {"schema": asked | {"properties": fields}}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def without_null(schema: Schema) -> Schema:
+    """Return a schema as a form can meet it: a field that says nothing is left out there."""
+    kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+    if len(kinds) != 1:
+        return schema
+    return {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | dict(kinds[0])
+
+
+def described(document: Mapping[str, Any], models: Models, webhook_hosts: Sequence[str]) -> Schema:
+    """Return the whole description, with what is known only while the bot runs: models, and where webhooks may go."""
+    told: Schema = copy.deepcopy(dict(document))
+    painters = [painter for name in ("", *models.models) if (painter := models.painter_of(name)) is not None]
+    webhook = "|".join(re.escape(host) for host in webhook_hosts)
+    for operation in (operation for path in told["paths"].values() for operation in path.values() if "requestBody" in operation):
+        for body in operation["requestBody"]["content"].values():
+            around = body["schema"]["properties"]
+            fields = around["input"]["properties"] if "input" in around else around
+            fields["model"]["enum"] = ["", *models.models]
+            if "seamless" in fields and not any(painter.can_be_seamless for painter in painters):
+                fields["seamless"]["enum"] = [False]
+            if not webhook:
+                del around["webhook"], around["webhook_events_filter"]
+                continue
+            for one in around["webhook"].get("anyOf", [around["webhook"]]):
+                if one.get("type") == "string":
+                    one["pattern"] = rf"^({webhook})(/[A-Za-z0-9._~/-]*)?$"
+    return told
