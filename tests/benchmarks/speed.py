@@ -27,8 +27,8 @@ from engine.options import Options, Solver
 from engine.unclip import Painter, load_decoder, load_prior
 from engine.unclip.checkpoints import read_checkpoint
 from engine.unclip.clip import TextCondition
+from engine.unclip.commissions import Commission, Counter, no_report, samples_of
 from engine.unclip.config import read_json
-from engine.unclip.painter import Counter, no_report, samples_of
 from engine.unclip.sampling import Walk, noise_from_seeds, walk_alone
 from engine.unclip.stages import Prior, UnetStage
 
@@ -73,7 +73,7 @@ def bundled() -> Iterator[Pair]:
 
     def ours() -> object:
         embeds = painter.alone(painter.draw_embeds(batch, text, how, count))
-        return painter.alone(painter.decode(batch, embeds, None, settings, count, None, first=1, canvas=None, resamples=1))
+        return painter.alone(painter.decode(batch, embeds, Commission(batch, how), count))
 
     yield "bundled model, grid of 4, equal steps, float32", theirs, ours
 
