@@ -64,6 +64,9 @@ LONGEST_PATH = 255
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m engine", description="Paint with DALL-E 2 on this machine.")
+    # What a command has no option for.
+    parser.set_defaults(prompt=[], file=[], source=[], ingredient=[], weights=None, mask=None, seed=None, count=1, seamless=False)
+    parser.set_defaults(temperature=None, top_k=None)
     commands = parser.add_subparsers(dest="command", required=True)
 
     dream = commands.add_parser("dream", help="paint what prompts describe")
@@ -152,9 +155,6 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--memory", choices=("auto", "resident", "offload"), default="auto", help="whether weights stay on the GPU")
         command.add_argument("--out", type=Path, default=Path("pictures"), metavar="DIR", help="where to write (default: pictures)")
         command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
-        command.set_defaults(
-            prompt=[], file=[], source=[], ingredient=[], weights=None, mask=None, seed=None, count=1, seamless=False, temperature=None, top_k=None
-        )
     return parser.parse_args(words)
 
 
