@@ -4,10 +4,17 @@
     python -m engine variation cat.png
     python -m engine inpaint cat.png --mask mask.png --prompt "a dog on a red background"
     python -m engine upscale small.png
+    python -m engine blend cat.png "a dog on a blue background" --weights 2,1
+    python -m engine morph cat.png "a dog on a blue background" --frames 9
+    python -m engine edit cat.png --before "a cat" --after "a fox"
+    python -m engine explore cat.png
+    python -m engine draws "a cat on a red background" --number 8
     python -m engine embed "a cat on a red background"
+    python -m engine verify cat.png
 
-Writes pictures as PNG, a grid of several, or embeddings as .npy and JSON, and prints where, with which seed and how long it took. Exit codes:
-0 done, 1 the model cannot be loaded or the results not be written, 2 the request cannot be served, 130 interrupted.
+Writes pictures as PNG, a grid of several, a morph as strip, GIF and MP4 too, embeddings as .npy and JSON, and prints where, with which seed and how
+long it took. Exit codes: 0 done, 1 the model cannot be loaded, the results not be written, or a picture is not what its receipt says, 2 the request
+cannot be served, 130 interrupted.
 """
 
 import argparse
@@ -24,22 +31,41 @@ from tqdm import tqdm
 
 from engine import pictures
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Preset, Progress, Report, check_prompt
-from engine.options import EFFORTS, Keywords, Options, Solver
+from engine.jobs import CANDIDATES_LIMIT, COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Preset, Progress, Report, check_prompt, check_range
+from engine.options import (
+    EDIT_STRENGTH,
+    EFFORTS,
+    EXPLORE_STEP,
+    FRAMES_LIMIT,
+    INGREDIENTS_LIMIT,
+    LEAST_FRAMES,
+    Keywords,
+    Options,
+    Solver,
+    check_ingredients,
+)
 from engine.uploads import LIMIT_BYTES, Framing, open_picture, read_mask
+from engine.verdicts import Finding
 
 if TYPE_CHECKING:
     from engine.mini import MiniSettings
     from engine.mini import Painter as Mini
-    from engine.unclip.painter import Embedded, Painted, Painter
+    from engine.unclip.commissions import Embedded, Painted
+    from engine.unclip.painter import Painter
 
 ROOT = Path(__file__).parents[1]
 INTERRUPTED = 130
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+"""Endings of files: a word with one is no prompt, even where the file is missing."""
+LONGEST_PATH = 255
 
 
 def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m engine", description="Paint with DALL-E 2 on this machine.")
+    # What a command has no option for.
+    parser.set_defaults(prompt=[], file=[], source=[], ingredient=[], weights=None, mask=None, seed=None, count=1, seamless=False)
+    parser.set_defaults(temperature=None, top_k=None)
     commands = parser.add_subparsers(dest="command", required=True)
 
     dream = commands.add_parser("dream", help="paint what prompts describe")
@@ -55,25 +81,52 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     upscale = commands.add_parser("upscale", help="enlarge pictures with the unets after the first")
     upscale.add_argument("file", nargs="+", type=Path, help="pictures to enlarge")
     upscale.add_argument("--prompt", default="", help="words for models that read text beside the picture")
+    blend = commands.add_parser("blend", help="paint what lies between pictures and prompts")
+    blend.add_argument("ingredient", nargs="+", help=f"two to {INGREDIENTS_LIMIT} pictures or prompts: what names a file is a picture")
+    blend.add_argument("--weights", type=numbers(float), help="how much each counts: 2,1 (default: all the same)")
+    morph = commands.add_parser("morph", help="paint the way from one picture or prompt to another")
+    morph.add_argument("ingredient", nargs=2, metavar=("from", "to"), help="a picture or a prompt each: what names a file is a picture")
+    morph.add_argument("--frames", type=int, default=9, help=f"pictures, {LEAST_FRAMES} to {FRAMES_LIMIT} (default 9)")
+    edit = commands.add_parser("edit", help="change what words say of a picture")
+    edit.add_argument("file", type=Path, help="the picture")
+    edit.add_argument("--before", required=True, help="what it shows now, of what is to change: a cat")
+    edit.add_argument("--after", required=True, help="what it is to show instead: a tiger")
+    explore = commands.add_parser("explore", help="paint a wheel of pictures around one, in the directions in which its neighbours differ")
+    explore.add_argument("file", type=Path, help="the picture in the middle")
+    explore.add_argument("--step", type=float, default=EXPLORE_STEP, help=f"how far, 0 to 1 (default {EXPLORE_STEP:g})")
+    draws = commands.add_parser("draws", help="let the prior draw, and tell how near each draw is to the prompt")
+    draws.add_argument("prompt", help="what to draw")
+    draws.add_argument("--number", type=int, default=8, help=f"of draws, 1 to {CANDIDATES_LIMIT} (default 8)")
     embed = commands.add_parser("embed", help="turn prompts into CLIP's text embedding and the prior's picture embedding")
     embed.add_argument("prompt", nargs="+", help="what to embed")
+    verify = commands.add_parser("verify", help="paint a picture again from its receipt and compare")
+    verify.add_argument("file", type=Path, help="the picture, as PNG with its receipt")
+    verify.add_argument("--source", nargs="+", type=Path, default=[], help="the files that it was made from, in their order")
 
-    for command in (dream, variation, inpaint, upscale, embed):
-        default_count = 1 if command in (upscale, embed) else 4
-        command.add_argument("--count", type=int, default=default_count, help=f"of each, 1 to {COUNT_LIMIT} (default {default_count})")
+    variation.add_argument("--strength", type=float, help="how far from the picture, 0 to 1: nothing but its meaning is kept (default 1)")
+    variation.add_argument("--drift", type=float, default=0.0, help="how far the meaning is turned aside, 0 to 1 (default 0)")
+    edit.add_argument("--strength", type=float, default=EDIT_STRENGTH, help=f"how far the meaning is changed, 0 to 1 (default {EDIT_STRENGTH:g})")
+
+    for command in (dream, variation, inpaint, upscale, blend, morph, edit, explore, draws, embed):
+        if command in (dream, variation, inpaint, upscale, blend, edit, embed):
+            default_count = 1 if command in (upscale, edit, embed) else 4
+            command.add_argument("--count", type=int, default=default_count, help=f"of each, 1 to {COUNT_LIMIT} (default {default_count})")
         command.add_argument("--seed", type=int, help=f"0 to {SEED_LIMIT - 1}; equal seeds paint equal pictures (default: random)")
         # Only the prior works for embeddings: there, its options have the short names too.
-        short = ["--steps", "--guidance"] if command is embed else []
-        asks = "" if command in (dream, inpaint, embed) else "; taken here too, but nothing here asks the prior"
+        short = ["--steps", "--guidance"] if command in (draws, embed) else []
+        asks = "" if command in (dream, inpaint, blend, morph, draws, embed) else "; taken here too, but nothing here asks the prior"
         command.add_argument("--prior-steps", "--sample-timesteps", *short[:1], type=int, help=f"denoising steps of the prior{asks}")
         command.add_argument("--prior-guidance", "--cond-scale", *short[1:], type=float, help=f"guidance of the prior{asks}")
-        default_candidates = 2 if command is embed else None
-        usual = "2" if command is embed else f"1, with the preset best {EFFORTS[Preset.BEST].candidates}"
-        command.add_argument("--candidates", type=int, default=default_candidates, help=f"draws of the prior to choose from (default {usual}){asks}")
+        if command is not draws:
+            default_candidates = 2 if command is embed else None
+            usual = "2" if command is embed else f"1, with the preset best {EFFORTS[Preset.BEST].candidates}"
+            command.add_argument(
+                "--candidates", type=int, default=default_candidates, help=f"draws of the prior to choose from (default {usual}){asks}"
+            )
         command.add_argument(
             "--preset", type=Preset, choices=list(Preset), default=Preset.BALANCED, help="how much work a picture is worth (default balanced)"
         )
-        if command is not embed:
+        if command not in (draws, embed):
             command.add_argument(
                 "--steps", type=numbers(int), help=f"denoising steps of the base decoder, 1 to {STEPS_LIMIT}, or one number per unet: 64,32"
             )
@@ -90,17 +143,17 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
             command.add_argument("--top-k", type=int, help="of how many likeliest tokens each is one (DALL·E Mini; default 256)")
         if command is dream:
             command.add_argument("--repeats", type=int, default=1, help="pictures of each draw of the prior (default 1)")
-        if command in (variation, inpaint, upscale):
+        if command in (variation, inpaint, upscale, blend, morph, edit, explore):
             command.add_argument(
                 "--framing", type=Framing, choices=list(Framing), default=Framing.CROP, help="how a picture becomes a square (default crop)"
             )
+    for command in commands.choices.values():
         command.add_argument("--config", type=Path, default=ROOT / "configs/picturebook/picturebook.json", help="model config (default: picturebook)")
         command.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
         command.add_argument("--dtype", choices=("auto", "float32", "bfloat16", "float16"), default="auto", help="default: bfloat16 on a GPU")
         command.add_argument("--memory", choices=("auto", "resident", "offload"), default="auto", help="whether weights stay on the GPU")
         command.add_argument("--out", type=Path, default=Path("pictures"), metavar="DIR", help="where to write (default: pictures)")
         command.add_argument("--json", action="store_true", help="print one JSON object instead of sentences")
-        command.set_defaults(file=[], mask=None, seamless=False, temperature=None, top_k=None)
     return parser.parse_args(words)
 
 
@@ -117,21 +170,20 @@ def numbers(kind: type[int] | type[float]) -> Callable[[str], list[Any]]:
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Do what is asked, write the files and say what was done."""
     seed = secrets.randbelow(SEED_LIMIT) if options.seed is None else options.seed
-    prompts = [options.prompt] if isinstance(options.prompt, str) else options.prompt
     # What can be told before torch is imported and a model loaded is told at once.
-    for prompt in prompts:
-        if prompt or options.command in ("dream", "inpaint", "embed"):
-            check_prompt(prompt)
+    prompts = check_texts(options)
     known = {key: value for key, value in vars(options).items() if key in Keywords.__annotations__ and value is not None}
     keywords = Keywords(**{**known, "seed": seed})  # type: ignore[typeddict-item]  # argparse has read each with its type
     Options(**keywords)
     files = options.file if isinstance(options.file, list) else [options.file]
-    images = [read_file(path) for path in files]
+    images, sources = [read_file(path) for path in files], [read_file(path) for path in options.source]
     mask = read_file(options.mask) if options.mask else None
-    for image in images:
+    ingredients = [ingredient(word) for word in options.ingredient]
+    for image in (*images, *sources, *(one for one in ingredients if isinstance(one, bytes))):
         opened = open_picture(image)
         if options.command == "inpaint":
             read_mask(mask, opened)
+    check_numbers(options)
     from engine.mini import MiniSettings
     from engine.mini import Painter as Mini
     from engine.models import load_painter
@@ -140,6 +192,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     tokens = MiniSettings(temperature=options.temperature, top_k=options.top_k, seamless=options.seamless)
     painter = load_painter(options.config, options.device, options.dtype, options.memory)
     loaded = time.perf_counter()
+    parts, written, painted = 1, None, []
     with tqdm(unit="step", leave=False, disable=None) as bar:
 
         def report(progress: Progress) -> None:
@@ -148,29 +201,101 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
             bar.update(progress.done - bar.n)
 
         match options.command:
-            case _ if isinstance(painter, Mini):
+            case "dream" | "variation" if isinstance(painter, Mini):
+                parts = len(prompts) if options.command == "dream" else len(files)
                 painted = of_tokens(painter, options, images, report, tokens, count=options.count, seed=seed)
+            case operation if isinstance(painter, Mini):
+                raise InvalidRequest(
+                    "model", "have a {parts} for {operation}; '{model}' has none", parts="decoder", operation=operation, model=painter.model
+                )
             case _ if tokens != MiniSettings():
                 raise InvalidRequest("seamless", "be left out, as temperature and top_k; {model} paints without tokens", model=painter.model)
             case "dream":
-                painted = painter.dream(options.prompt, report, **keywords)
+                parts, painted = len(prompts), painter.dream(options.prompt, report, **keywords)
             case "variation":
-                painted = painter.variation(images, report, prompt=options.prompt, framing=options.framing, **keywords)
+                more = {"strength": options.strength, "drift": options.drift}
+                parts = len(files)
+                painted = painter.variation(images, report, prompt=options.prompt, framing=options.framing, **more, **keywords)
             case "inpaint":
                 painted = painter.inpaint(images[0], mask, options.prompt, report, framing=options.framing, **keywords)
             case "upscale":
-                painted = painter.upscale(images, report, prompt=options.prompt, framing=options.framing, **keywords)
-            case _:
-                embedded = painter.embed(options.prompt, report, **keywords)
-                written = write_embeddings(painter, embedded, options.out, seed)
+                parts, painted = len(files), painter.upscale(images, report, prompt=options.prompt, framing=options.framing, **keywords)
+            case "blend":
+                painted = painter.blend(ingredients, options.weights, report, framing=options.framing, **keywords)
+            case "morph":
+                start, end = ingredients
+                painted = painter.morph(start, end, options.frames, report, framing=options.framing, **keywords)
+                written = write_film(painter, painted, options.out, seed)
+            case "edit":
+                words = (options.before, options.after)
+                painted = painter.edit(images[0], *words, report, strength=options.strength, framing=options.framing, **keywords)
+            case "explore":
+                painted = painter.explore(images[0], options.step, report, framing=options.framing, **keywords)
+                written = write_numbered(painter, painted, options.out, seed)
+            case "draws":
+                drawn = painter.draws(options.prompt, options.number, report, **keywords)
+                written = {"draws": [{"prior_seed": one.seed, "score": round(one.score, 4)} for one in drawn]}
+            case "embed":
+                written = write_embeddings(painter, painter.embed(options.prompt, report, **keywords), options.out, seed)
+            case "verify":
+                verdict = painter.verify(images[0], sources, report)
+                written = {name: getattr(verdict, name) for name in ("finding", "sentence", "same_model", "largest", "mean", "differs")}
     times = {"seed": seed, "load_s": round(loaded - started, 2), "seconds": round(time.perf_counter() - loaded, 2)}
-    if options.command != "embed":
-        written = write_pictures(painter, painted, options.out, seed, parts=max(len(prompts) if options.command == "dream" else len(files), 1))
-        written |= {
-            "unknown_words": [] if isinstance(painter, Mini) else list(painter.unknown_words(" ".join(prompts))),
-            "known_words": list(painter.known_words),
-        }
-    return times | written
+    words_told = {
+        "unknown_words": [] if isinstance(painter, Mini) else list(painter.unknown_words(" ".join(prompts))),
+        "known_words": list(painter.known_words),
+    }
+    return times | (write_pictures(painter, painted, options.out, seed, parts) if written is None else written) | words_told
+
+
+def check_texts(options: argparse.Namespace) -> list[str]:
+    """Return all prompts of a command line.
+
+    Raises:
+        InvalidRequest: one cannot be read.
+    """
+    prompts = [options.prompt] if isinstance(options.prompt, str) else [*options.prompt]
+    optional = options.command in ("variation", "upscale")
+    prompts += [options.before, options.after] if options.command == "edit" else []
+    prompts += [word for word in options.ingredient if not names_file(word)]
+    for prompt in prompts:
+        if prompt or not optional:
+            check_prompt(prompt)
+    return prompts
+
+
+def check_numbers(options: argparse.Namespace) -> None:
+    """Make sure that the numbers of single commands are in their ranges.
+
+    Raises:
+        InvalidRequest: one is not.
+    """
+    if options.command == "blend":
+        check_ingredients(options.ingredient, options.weights)
+    for name, least, most in (
+        ("strength", 0, 1),
+        ("drift", 0, 1),
+        ("step", 0, 1),
+        ("frames", LEAST_FRAMES, FRAMES_LIMIT),
+        ("number", 1, CANDIDATES_LIMIT),
+    ):
+        if (value := getattr(options, name, None)) is not None:
+            check_range(name, value, least, most)
+
+
+def names_file(word: str) -> bool:
+    """Tell whether a word of the command line names a picture rather than being a prompt."""
+    path = Path(word)
+    return path.suffix.lower() in PICTURES or len(word) < LONGEST_PATH and path.is_file()
+
+
+def ingredient(word: str) -> bytes | str:
+    """Read the picture that a word names, or return it as a prompt.
+
+    Raises:
+        InvalidRequest: the picture is not there, or cannot be read.
+    """
+    return read_file(Path(word)) if names_file(word) else word
 
 
 def of_tokens(
@@ -182,15 +307,9 @@ def of_tokens(
         InvalidRequest: it cannot do what is asked.
     """
     asked["guidance"] = options.guidance[0] if getattr(options, "guidance", None) else None
-    match options.command:
-        case "dream":
-            return painter.dream(options.prompt, report, tokens, **asked)
-        case "variation":
-            return painter.variation(images, report, tokens, prompt=options.prompt, **asked)
-        case operation:
-            raise InvalidRequest(
-                "model", "have a {parts} for {operation}; '{model}' has none", parts="decoder", operation=operation, model=painter.model
-            )
+    if options.command == "dream":
+        return painter.dream(options.prompt, report, tokens, **asked)
+    return painter.variation(images, report, tokens, prompt=options.prompt, **asked)
 
 
 def read_file(path: Path) -> bytes:
@@ -227,6 +346,29 @@ def write_pictures(painter: "Painter | Mini", painted: "list[Painted]", folder: 
     }
 
 
+def write_numbered(painter: "Painter", painted: "list[Painted]", folder: Path, seed: int) -> dict[str, Any]:
+    """Write pictures of one seed with their numbers, and a grid of the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = folder / f"{painter.model}-{seed}"
+    paths = [Path(f"{stem}-{number}.png") for number in range(1, len(painted) + 1)]
+    for path, one in zip(paths, painted, strict=True):
+        one.save(path)
+    grid = Path(f"{stem}-grid.png")
+    grid.write_bytes(pictures.grid([one.picture.png for one in painted[:COUNT_LIMIT]]))
+    return {"grids": [str(grid)], "pictures": [str(path) for path in paths], "settings": [one.settings for one in painted]}
+
+
+def write_film(painter: "Painter", painted: "list[Painted]", folder: Path, seed: int) -> dict[str, Any]:
+    """Write the frames of a morph, and all of them as strip, GIF and MP4."""
+    written = write_numbered(painter, painted, folder, seed)
+    frames = [one.picture.png for one in painted]
+    for name, ending, make in (("strip", "-strip.png", pictures.strip), ("gif", ".gif", pictures.gif), ("film", ".mp4", pictures.film)):
+        path = folder / f"{painter.model}-{seed}{ending}"
+        path.write_bytes(make(frames))
+        written[name] = str(path)
+    return written
+
+
 def write_embeddings(painter: "Painter", embedded: "list[Embedded]", folder: Path, seed: int) -> dict[str, Any]:
     """Write text and picture embeddings, (N, D) float32 each, as .npy, and all of it as JSON."""
     import numpy as np
@@ -244,6 +386,15 @@ def write_embeddings(painter: "Painter", embedded: "list[Embedded]", folder: Pat
     files["json"] = f"{stem}-embeddings.json"
     Path(files["json"]).write_text(json.dumps(facts))
     return {"files": files, "embeddings": facts}
+
+
+def lines_of(result: dict[str, Any]) -> list[str]:
+    """Tell what was made."""
+    if "draws" in result:
+        return [f"prior seed {one['prior_seed']}: {one['score']:.4f}" for one in result["draws"]]
+    if "film" in result:
+        return [result["strip"], result["gif"], result["film"]]
+    return [result["files"]["json"]] if "files" in result else result["grids"]
 
 
 def main() -> int:
@@ -264,11 +415,15 @@ def main() -> int:
     except KeyboardInterrupt:
         print("Interrupted; nothing was written.", file=sys.stderr)
         return INTERRUPTED
+    differs = result.get("finding") in (Finding.DIFFERENT, Finding.OTHER_SIZE, Finding.OTHER_MODEL)
     if options.json:
         print(json.dumps(result))
-        return 0
-    shown = [result["files"]["json"]] if "files" in result else result["grids"]
-    print("\n".join(shown))
+        return int(differs)
+    if "finding" in result:
+        size = "" if result["largest"] is None else f" Largest difference {result['largest']}, mean {result['mean']:.3g}, of 255."
+        print(result["sentence"] + size)
+        return int(differs)
+    print("\n".join(lines_of(result)))
     print(f"seed {result['seed']}, {result['seconds']} s (model loaded in {result['load_s']} s before)")
     if result.get("unknown_words"):
         print(f"The model never saw: {', '.join(result['unknown_words'])}. It knows: {', '.join(result['known_words'])}.")

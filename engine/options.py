@@ -23,6 +23,14 @@ ALWAYS = (0.0, 1.0)
 """The interval of guidance that leaves no time out."""
 RESAMPLES_LIMIT = 20
 """Times that a step is taken when a part of a picture is repainted."""
+INGREDIENTS_LIMIT = 5
+"""Pictures and prompts that are blended."""
+WEIGHT_LIMIT = 100.0
+"""Of an ingredient beside others."""
+LEAST_FRAMES, FRAMES_LIMIT = 2, 32
+"""Of a morph."""
+EDIT_STRENGTH = 0.5
+EXPLORE_STEP = 0.4
 
 
 class Solver(StrEnum):
@@ -57,8 +65,8 @@ class Keywords(TypedDict, total=False):
     repeats: int
     seed: int
     prior_seed: int | None
-    steps: int | Sequence[int] | None
-    guidance: float | Sequence[float] | None
+    steps: int | Sequence[int | None] | None
+    guidance: float | Sequence[float | None] | None
     guidance_interval: Sequence[float]
     prior_steps: int | None
     prior_guidance: float | None
@@ -74,9 +82,9 @@ class Options:
 
     `count` draws of the prior per prompt, or pictures per given picture, and `repeats` pictures of each. The seeds of the pictures count on
     from `seed`, which is random where none is given; the prior draws with the seed of the first picture that it serves, or with `prior_seed`
-    for all. `steps` and `guidance` are the base decoder's, or lists with one value per unet; unets are guided only at the noise times between
-    the two shares of `guidance_interval`, 0 clean and 1 noise (Kynkäänniemi et al. 2024, arXiv:2404.07724). `candidates` are drawn per prior
-    sample, and CLIP keeps the nearest to the prompt. `resamples` is how often a step is taken when inpainting; `solver` is that of all stages.
+    for all. `steps` and `guidance` are the base decoder's, or lists with one value, or None, per unet; unets are guided only at the noise times
+    between the two shares of `guidance_interval`, 0 clean and 1 noise (Kynkäänniemi et al. 2024, arXiv:2404.07724). `candidates` are drawn per
+    prior sample, and CLIP keeps the nearest to the prompt. `resamples` is how often a step is taken when inpainting; `solver` is that of all stages.
     At most `batch` pictures are painted at once.
 
     Raises:
@@ -88,8 +96,8 @@ class Options:
     repeats: int = 1
     seed: int = field(default_factory=lambda: secrets.randbelow(SEED_LIMIT))
     prior_seed: int | None = None
-    steps: int | Sequence[int] | None = None
-    guidance: float | Sequence[float] | None = None
+    steps: int | Sequence[int | None] | None = None
+    guidance: float | Sequence[float | None] | None = None
     guidance_interval: Sequence[float] = ALWAYS
     prior_steps: int | None = None
     prior_guidance: float | None = None
@@ -115,9 +123,11 @@ class Options:
         check_range("guidance_interval", low, 0, 1)
         check_range("guidance_interval", high, low, 1)
         for steps in several(self.steps):
-            check_range("steps", steps, 1, STEPS_LIMIT)
+            if steps is not None:
+                check_range("steps", steps, 1, STEPS_LIMIT)
         for guidance in several(self.guidance):
-            check_range("guidance", guidance, 0, GUIDANCE_LIMIT)
+            if guidance is not None:
+                check_range("guidance", guidance, 0, GUIDANCE_LIMIT)
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -142,6 +152,23 @@ class Options:
         return (steps[number - 1] if number <= len(steps) else None), (guidance[number - 1] if number <= len(guidance) else None)
 
 
-def several(value: float | Sequence[float] | None) -> list:  # type: ignore[type-arg]  # int or float, as it was given
+def several(value: float | Sequence[float | None] | None) -> list:  # type: ignore[type-arg]  # int or float, as it was given
     """Return a list of what is given once, several times or not at all."""
     return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def check_ingredients(ingredients: Sequence[object], weights: Sequence[float] | None) -> list[float]:
+    """Make sure that things can be blended, and return the weight of each.
+
+    Raises:
+        InvalidRequest: there are too few or too many, or weights do not fit to them.
+    """
+    if isinstance(ingredients, (bytes, bytearray, str)) or not 2 <= len(ingredients) <= INGREDIENTS_LIMIT:
+        raise InvalidRequest("ingredients", "be two to {most} pictures or prompts", most=INGREDIENTS_LIMIT)
+    weights = [1.0] * len(ingredients) if weights is None else list(weights)
+    if len(weights) != len(ingredients):
+        raise InvalidRequest("weights", "be as many as there are ingredients: {wanted}, not {have}", wanted=len(ingredients), have=len(weights))
+    for weight in weights:
+        if not 0 < weight <= WEIGHT_LIMIT:
+            raise InvalidRequest("weights", "be above 0 and at most {most:g}, not {value:g}", most=WEIGHT_LIMIT, value=weight)
+    return weights

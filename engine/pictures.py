@@ -1,14 +1,30 @@
-"""Grids, file sizes and receipts: Pillow only, no tensors."""
+"""Grids, strips, films, file sizes and receipts: Pillow and PyAV, no tensors."""
 
 import functools
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, WebPImagePlugin  # noqa: F401  # Pillow saves formats only whose modules have been imported.
+import numpy as np
+from PIL import (  # noqa: F401  # Pillow saves formats only whose modules have been imported.
+    GifImagePlugin,
+    Image,
+    ImageDraw,
+    ImageFont,
+    ImageOps,
+    PngImagePlugin,
+    WebPImagePlugin,
+)
 
 TILE_PX = 256
 """Side of a picture in a grid at least: the bundled model's 64 pixels would be a stamp on anybody's screen."""
+VERSION = "0.1.0"
+"""Of Reverie, which receipts name."""
+STRIP_PX = 4096
+"""Width of a strip at most, which everybody can look at."""
+FRAMES_A_SECOND = 8
+FILM_QUALITY = "18"
+"""Constant rate factor of H.264: what is lost cannot be seen."""
 WEBP_EFFORT = 50
 """Of 100: more takes several times as long and saves little."""
 JPEG_QUALITIES = (92, 85, 75, 60)
@@ -52,6 +68,53 @@ def grid(pictures: Sequence[bytes], tile_px: int = TILE_PX) -> bytes:
         left, top = (side - tile.width) // 2, (side - tile.height) // 2
         sheet.paste(tile, (index % columns * side + left, index // columns * side + top))
     return encode(sheet)
+
+
+def strip(pictures: Sequence[bytes], tile_px: int = TILE_PX) -> bytes:
+    """Lay pictures of one size out in a row, as PNG; enlarged to `tile_px`, and made smaller where there are too many."""
+    side = max(1, min(STRIP_PX // len(pictures), max(tile_px, *(max(opened(picture).size) for picture in pictures))))
+    tiles = [ImageOps.contain(opened(picture), (side, side), Image.Resampling.BICUBIC) for picture in pictures]
+    row = Image.new("RGB", (sum(tile.width for tile in tiles), max(tile.height for tile in tiles)))
+    left = 0
+    for tile in tiles:
+        row.paste(tile, (left, 0))
+        left += tile.width
+    return encode(row)
+
+
+def gif(pictures: Sequence[bytes], side_px: int = TILE_PX) -> bytes:
+    """Return pictures of one size as an animation that goes forth and back for ever."""
+    frames = [ImageOps.contain(opened(picture), (side_px, side_px), Image.Resampling.BICUBIC) for picture in pictures]
+    frames += frames[-2:0:-1]
+    file = io.BytesIO()
+    frames[0].save(file, "GIF", save_all=True, append_images=frames[1:], duration=1000 // FRAMES_A_SECOND, loop=0)
+    return file.getvalue()
+
+
+def film(pictures: Sequence[bytes], tile_px: int = TILE_PX) -> bytes:
+    """Return pictures of one size as MP4 (H.264), each for a moment; enlarged to `tile_px` where they are smaller."""
+    # FFmpeg's libraries are large, and films are rare.
+    import av
+
+    first = opened(pictures[0])
+    larger = max(1, tile_px / max(first.size))
+    # Its colours are stored for two by two pixels.
+    size = (round(first.width * larger / 2) * 2, round(first.height * larger / 2) * 2)
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=FRAMES_A_SECOND, options={"crf": FILM_QUALITY})
+        stream.width, stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for picture in pictures:
+            pixels = np.asarray(opened(picture).resize(size, Image.Resampling.BICUBIC))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def opened(picture: bytes) -> Image.Image:
+    """Return a picture without what is transparent."""
+    return Image.open(io.BytesIO(picture)).convert("RGB")
 
 
 def thumbnail(pictures: Sequence[bytes], side_px: int, veiled: bool = False) -> Image.Image:
@@ -184,6 +247,7 @@ def write_receipt(png: bytes, facts: Mapping[str, object]) -> bytes:
     """
     chunks = PngImagePlugin.PngInfo()
     chunks.add_itxt("Software", "Reverie")
+    chunks.add_itxt("version", VERSION)
     if "prompt" in facts:
         chunks.add_itxt("Description", str(facts["prompt"]))
     for key, value in facts.items():

@@ -32,7 +32,7 @@ HOMES = {
     "loopback": ("loopback/", "bot.py"),
     "bot": (),
 }
-ENGINE_OF_UNCLIP = {"engine.errors", "engine.files", "engine.jobs", "engine.options", "engine.pictures", "engine.uploads"}
+ENGINE_OF_UNCLIP = {"engine.errors", "engine.files", "engine.jobs", "engine.options", "engine.pictures", "engine.uploads", "engine.verdicts"}
 SOURCES = sorted(path for room in ("bot.py", "cogs", "engine", "loopback") for path in (ROOT / room).rglob("*.py")) + [ROOT / "bot.py"]
 
 

@@ -13,7 +13,7 @@ from cogs.settings import NAMES
 from engine.__main__ import arguments
 from engine.history import History
 from engine.settings import Settings
-from engine.unclip.painter import Painted
+from engine.unclip.commissions import Painted
 from tests.cogs.conftest import featured
 
 ROOT = Path(__file__).parents[1]

@@ -23,7 +23,7 @@ from engine.mini.decoding import Batch, Drawing
 from engine.mini.model import Model
 from engine.mini.settings import MiniSettings
 from engine.unclip.caches import Cache
-from engine.unclip.painter import Painted, no_report
+from engine.unclip.commissions import Painted, no_report
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from engine.training.source import Batch
 from engine.unclip.clip import TextCondition
+from engine.unclip.commissions import to_images
 from engine.unclip.dialects import Dialect, Release
 from engine.unclip.loading import build_unet, part, schedule_of
-from engine.unclip.painter import to_images
 from engine.unclip.sampling import Walk, noise_from_seeds, walk_alone
 from engine.unclip.schedule import alpha_bars
 from engine.unclip.stages import UnetStage

@@ -8,7 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
@@ -50,8 +50,8 @@ class Member(Generic[R]):
     """A course on its way, the walk that it is at, and how many seconds of the device it took; then what it came to."""
 
     course: Course[R]
-    leg: Leg
-    busy_s: float
+    leg: Leg = field(init=False)
+    busy_s: float = 0.0
     result: R | None = None
     error: Exception | None = None
     is_done: bool = False
@@ -118,13 +118,21 @@ class Company(Generic[P, R]):
         """
         started = time.perf_counter()
         course = self._begin(*args, **kwargs)
-        member = Member(course, next(course), time.perf_counter() - started)
+        member = Member(course)
+        try:
+            member.leg = next(course)
+        except StopIteration as end:
+            # Nothing was left to be walked.
+            member.result, member.is_done = end.value, True
+        member.busy_s = time.perf_counter() - started
         self._members.append(member)
         return member
 
     @torch.inference_mode()
     def step(self) -> list[Member[R]]:
         """Take steps for a moment, until somebody's walk is done at the latest; return who is done altogether, well or not."""
+        if done := self._leave():
+            return done
         together = self._chosen()
         network, rows = together[0].leg.network, sum(member.leg.walk.told.rows for member in together)
         paces = self._paces.setdefault(network, Paces())
@@ -146,14 +154,18 @@ class Company(Generic[P, R]):
             member.busy_s += elapsed * member.leg.walk.told.rows / rows
             if not member.is_done and member.leg.walk.is_done:
                 self._go_on(member)
-        done = [member for member in together if member.is_done]
-        self._members = [member for member in self._members if not member.is_done]
-        return done
+        return self._leave()
 
     def drop(self, member: Member[R]) -> None:
         """End a course between two steps."""
         member.course.close()
         self._members.remove(member)
+
+    def _leave(self) -> list[Member[R]]:
+        """Take leave of who is done."""
+        done = [member for member in self._members if member.is_done]
+        self._members = [member for member in self._members if not member.is_done]
+        return done
 
     def _chosen(self) -> list[Member[R]]:
         """Return who takes the next steps: the oldest, and those at the same network who are worth it."""

@@ -1,5 +1,6 @@
 """A config's files into the parts that paint: CLIP, prior, cascade, and how each stage is walked where nobody asks for anything else."""
 
+import hashlib
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,9 @@ CLIP_PARAMETERS = 428_000_000
 """Of ViT-L/14, for estimates."""
 CARRIED = ("x-clip", "coca")
 """Makes of CLIP whose weights are inside of the model's checkpoints."""
+FINGERPRINT_DIGITS = 16
+PIECES, PIECE_BYTES = 64, 2**18
+"""Of a file that its checksum is of: all of one below 16 MB."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -41,7 +45,7 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded model, or the parts of one that its config names."""
+    """A loaded model, or the parts of one that its config names. `fingerprint` tells its weights from others, `dtype` is what they compute in."""
 
     name: str
     known_words: tuple[str, ...]
@@ -52,6 +56,13 @@ class Model:
     settings: tuple[Setting, ...]
     lodging: Lodging
     space: str = ""
+    fingerprint: str = ""
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def computed(self) -> str:
+        """In which numbers, and on what, it computes: what others compute differs by rounding."""
+        return f"{str(self.dtype).removeprefix('torch.')} on {self.lodging.device.type}"
 
     @classmethod
     def from_config(cls, path: Path, device: str = "auto", dtype: str = "auto", memory: str = "auto") -> "Model":
@@ -90,7 +101,8 @@ class Model:
         if config.cuda_graphs and chosen.type == "cuda" and lodging.is_resident:
             stages = tuple(replace(stage, playback=Playback(stage.unet.answer)) for stage in stages)
         words = read_vocabulary(config.vocabulary, path.parent)
-        return cls(path.stem, words, clip, prior, prior_setting, stages, settings, lodging, name_of_space(path, config))
+        space, fingerprint = name_of_space(path, config), fingerprint_of(config, path.parent)
+        return cls(path.stem, words, clip, prior, prior_setting, stages, settings, lodging, space, fingerprint, number_format)
 
 
 class Files:
@@ -147,6 +159,26 @@ def name_of_space(path: Path, config: ModelConfig) -> str:
         return ""
     own = config.clip.make in CARRIED or config.clip.model.startswith(LOCAL_CLIP)
     return f"{path.stem}/{config.clip.make}" if own else f"{config.clip.make}/{config.clip.model}"
+
+
+def fingerprint_of(config: ModelConfig, folder: Path) -> str:
+    """Tell a model's weights and train configs from others: hexadecimal digits. A published CLIP counts by its name."""
+    digest = hashlib.sha256(b"" if config.clip is None else f"{config.clip.make}/{config.clip.model}".encode())
+    for file in config.files:
+        if file != config.vocabulary:
+            digest.update(skim(fetch(file, folder)))
+    return digest.hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def skim(path: Path) -> bytes:
+    """Return the checksum of a file's length and of pieces all over it: two trainings differ everywhere, and all of a large file takes seconds."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for piece in range(PIECES):
+            file.seek(piece * max(size - PIECE_BYTES, 0) // (PIECES - 1))
+            digest.update(file.read(PIECE_BYTES))
+    return digest.digest()
 
 
 def check_fit(path: Path, clip: Clip | None, prior: Prior | None, stages: tuple[UnetStage, ...]) -> None:

@@ -1,8 +1,7 @@
 """Everything that a loaded model can do: dream, vary, repaint, enlarge, embed."""
 
-import io
-import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,23 +17,44 @@ from torch import Tensor, nn
 
 from engine import pictures, uploads
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import SEED_LIMIT, STEPS_LIMIT, Embedding, Kind, Painting, Picture, Preset, Progress, Report, Request, check_prompt, words_of
-from engine.options import ALWAYS, EFFORTS, Keywords, Options, several
+from engine.jobs import STEPS_LIMIT, Embedding, Kind, Painting, Picture, Preset, Report, Request, words_of
+from engine.options import ALWAYS, EDIT_STRENGTH, EFFORTS, EXPLORE_STEP, Keywords, Options, several
+from engine.unclip import operations
 from engine.unclip.caches import Cache
 from engine.unclip.clip import TextCondition
+from engine.unclip.commissions import (
+    Commission,
+    Counter,
+    Embedded,
+    Mixture,
+    Painted,
+    Sample,
+    Trace,
+    batches,
+    checked,
+    no_report,
+    samples_of,
+    scaled,
+    to_bytes,
+    to_images,
+    to_samples,
+    told,
+)
 from engine.unclip.company import Company, Course, Leg, Paces
 from engine.unclip.model import Model, Setting
-from engine.unclip.sampling import Repaint, Walk, noise_from_seeds, walk_alone
-from engine.unclip.schedule import resampled
+from engine.unclip.sampling import Draw, Walk, ddim, noise_from_seeds, walk_alone
+from engine.unclip.schedule import Step, resampled, way_back
 from engine.unclip.stages import Prior, UnetStage, usual_solver
+from engine.unclip.verifying import verifying
 from engine.uploads import Frame, Framing
+from engine.verdicts import Verdict
 
 log = logging.getLogger(__name__)
 
 TEXTS_KEPT, DREAMS_KEPT = 64, 4096
 """Prompts that were read, a quarter of a megabyte each with LAION's CLIP, and embeddings that the prior drew, of a few kilobytes."""
-FIRST_CANDIDATE_STREAM = 100
-"""Streams of noise below belong to the prior's first draw and to the unets."""
+FIRST_CANDIDATE_STREAM, FIRST_TRACE_STREAM = 100, 200
+"""Streams of noise below the first belong to the prior's first draw and to the unets; those from the second on to the ways back of the unets."""
 EVERYDAY = (
     "person", "child", "face", "crowd", "dog", "cat", "horse", "bird", "fish", "insect", "flower", "tree", "forest", "mountain", "beach", "sea",
     "river", "desert", "sky", "sunset", "snowy landscape", "city street", "house", "castle", "bridge", "room", "kitchen", "chair", "table", "lamp",
@@ -42,88 +62,6 @@ EVERYDAY = (
     "drawing", "pattern", "logo", "statue", "musical instrument", "ball", "machine", "piece of clothing", "hat", "shoe", "garden", "fantasy creature",
 )  # fmt: skip
 """What people ask painters for: pictures of anything else stand out among these."""
-
-
-def no_report(progress: Progress) -> None:
-    """Ignore how far the work is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Painted:
-    """One finished picture and where it comes from.
-
-    `embed`, (D,) float32 of unit length, is the picture embedding that it was painted from; None where it was only enlarged. `settings` are
-    what its receipt says.
-    """
-
-    picture: Picture
-    embed: np.ndarray | None
-    settings: dict[str, Any]
-
-    @property
-    def seed(self) -> int:
-        """What paints it again."""
-        return self.picture.seed
-
-    @property
-    def image(self) -> Image.Image:
-        """The picture, decoded."""
-        return Image.open(io.BytesIO(self.picture.png))
-
-    def save(self, path: Path | str) -> None:
-        """Write the picture as PNG, with its receipt."""
-        Path(path).write_bytes(self.picture.png)
-
-
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """A prompt in CLIP's space, and where the prior expects its picture.
-
-    `text_embed` and `image_embed` are (D,) float32 of unit length; `tokens` what CLIP reads of the prompt, with its first and last one.
-    """
-
-    prompt: str
-    seed: int
-    tokens: list[int]
-    text_embed: np.ndarray
-    image_embed: np.ndarray
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One picture to paint. `embed` is (D,) where it is given already, `smaller` (C, h, w) in [-1, 1] where there is one to enlarge."""
-
-    prompt: str
-    seed: int
-    prior_seed: int
-    embed: Tensor | None = None
-    smaller: Tensor | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Canvas:
-    """What a picture looks like before a part of it is repainted: everything as (1, C, S, S) in [-1, 1] and (1, 1, S, S), True = kept."""
-
-    picture: Tensor
-    keep: Tensor
-
-    def at(self, side: int, device: torch.device) -> Repaint:
-        """Scale to a stage's side: a pixel of its is repainted where any of those that it stands for is."""
-        picture = F.interpolate(self.picture, side, mode="bicubic", antialias=True).clamp(-1, 1)
-        keep = F.interpolate(self.keep.float(), side, mode="area") > 1 - 1e-3
-        return Repaint(picture.to(device), keep.to(device))
-
-
-@dataclass(frozen=True, slots=True)
-class Commission:
-    """Samples to paint, from unet `first` on; `canvas` is what they are repainted on, `finish` makes the pictures what was asked for."""
-
-    wanted: Sequence[Sample]
-    how: Options
-    first: int = 1
-    canvas: Canvas | None = None
-    finish: Callable[[Image.Image], Image.Image] = lambda image: image
 
 
 R = TypeVar("R")
@@ -251,15 +189,15 @@ class Painter:
         )
         match request.kind:
             case Kind.EMBED:
-                return (yield from self.embedding(request.prompt, how, report, started))
+                return (yield from self.embedded(request.prompt, how, report, started))
             case Kind.UPSCALE:
-                commission = self.to_enlarge([request.image or b""], request.prompt, Framing.CROP, how)
+                commission = operations.upscale(self, [request.image or b""], request.prompt, Framing.CROP, how)
             case Kind.VARIATION:
-                commission = self.to_vary([request.image or b""], request.prompt, Framing.CROP, how)
+                commission = operations.variation(self, [request.image or b""], request.prompt, Framing.CROP, how)
             case Kind.INPAINT:
-                commission = self.to_repaint(request.image or b"", request.mask, request.prompt, Framing.PAD, how)
+                commission = operations.inpaint(self, request.image or b"", request.mask, request.prompt, Framing.PAD, how)
             case Kind.DREAM:
-                commission = self.to_dream([request.prompt], how)
+                commission = operations.dream(self, [request.prompt], how)
         painted = yield from self.work(commission, report)
         settings = painted[0].settings
         embeddings = to_bytes(self.look([one.image for one in painted], Framing.PAD)) if self.space else [None] * len(painted)
@@ -279,17 +217,23 @@ class Painter:
         Raises:
             InvalidRequest: a prompt or an option is not what it must be, or this model has no prior or no decoder.
         """
-        return self.alone(self.work(self.to_dream(prompts, Options(**options)), report))
-
-    def to_dream(self, prompts: Sequence[str], how: Options) -> Commission:
-        """Say what a dream comes to; see `dream`."""
-        self.needs("dream", clip=True, prior=True, decoder=True)
-        return Commission([sample for prompt in checked(prompts) for sample in samples_of(prompt, how)], how)
+        return self.alone(self.work(operations.dream(self, prompts, Options(**options)), report))
 
     def variation(
-        self, images: Sequence[bytes], report: Report = no_report, *, prompt: str = "", framing: Framing = Framing.CROP, **options: Unpack[Keywords]
+        self,
+        images: Sequence[bytes],
+        report: Report = no_report,
+        *,
+        prompt: str = "",
+        framing: Framing = Framing.CROP,
+        strength: float | None = None,
+        drift: float = 0.0,
+        **options: Unpack[Keywords],
     ) -> list[Painted]:
         """Paint other pictures with the meaning of given ones, `count` of each; `prompt` guides decoders that read text.
+
+        `strength` is how far from the source: nearly the source itself at 0, nothing but its meaning at 1, which None stands for too. `drift` turns
+        the meaning itself aside, each picture's another way, at 1 by a right angle.
 
         Shapes:
             images  files of any usual format and size
@@ -297,18 +241,7 @@ class Painter:
         Raises:
             InvalidRequest: a picture, the prompt or an option is not what it must be, or this model has no CLIP or no decoder.
         """
-        return self.alone(self.work(self.to_vary(images, prompt, framing, Options(**options)), report))
-
-    def to_vary(self, images: Sequence[bytes], prompt: str, framing: Framing, how: Options) -> Commission:
-        """Say what variations come to; see `variation`."""
-        self.needs("variation", clip=True, decoder=True)
-        if prompt:
-            check_prompt(prompt)
-        wanted = []
-        for image in several_pictures(images):
-            embed = self.look([image], framing)[0]
-            wanted += [replace(sample, embed=embed) for sample in samples_of(prompt, how)]
-        return Commission(wanted, how)
+        return self.alone(self.work(operations.variation(self, images, prompt, framing, Options(**options), strength, drift), report))
 
     def inpaint(
         self,
@@ -327,22 +260,7 @@ class Painter:
         Raises:
             InvalidRequest: picture, mask, prompt or an option is not what it must be, or this model has no prior or no decoder.
         """
-        return self.alone(self.work(self.to_repaint(image, mask, prompt, framing, Options(**options)), report))
-
-    def to_repaint(self, image: bytes, mask: bytes | None, prompt: str, framing: Framing, how: Options) -> Commission:
-        """Say what repainting comes to; see `inpaint`."""
-        self.needs("inpaint", clip=True, prior=True, decoder=True)
-        check_prompt(prompt)
-        original = uploads.open_picture(image)
-        repaint = uploads.read_mask(mask, original)
-        frame = Frame(original.size, self.side, framing)
-        framed_mask = frame.apply_mask(repaint)
-        canvas = Canvas(to_samples([frame.apply(original)]), to_mask(framed_mask).logical_not())
-
-        def finish(painted: Image.Image) -> Image.Image:
-            return frame.undo(original, painted, repaint)
-
-        return Commission(samples_of(prompt, how), how, canvas=canvas, finish=finish)
+        return self.alone(self.work(operations.inpaint(self, image, mask, prompt, framing, Options(**options)), report))
 
     def upscale(
         self, images: Sequence[bytes], report: Report = no_report, *, prompt: str = "", framing: Framing = Framing.CROP, **options: Unpack[Keywords]
@@ -352,22 +270,112 @@ class Painter:
         Raises:
             InvalidRequest: a picture, the prompt or an option is not what it must be, or this model has no upsampler.
         """
-        return self.alone(self.work(self.to_enlarge(images, prompt, framing, Options(**{"count": 1} | options)), report))
+        return self.alone(self.work(operations.upscale(self, images, prompt, framing, Options(**{"count": 1} | options)), report))
 
-    def to_enlarge(self, images: Sequence[bytes], prompt: str, framing: Framing, how: Options) -> Commission:
-        """Say what enlarging comes to; see `upscale`."""
-        self.needs("upscale", decoder=True)
-        if len(self.parts.stages) < 2:
-            raise InvalidRequest("model", "have an unet that enlarges pictures; this one has none")
-        if prompt:
-            check_prompt(prompt)
-        base = self.parts.stages[0].side
-        wanted = []
-        for image in several_pictures(images):
-            smaller = to_samples([Frame(image.size, base, framing).apply(image)])[0]
-            # No upsampler is told the embedding of what it enlarges.
-            wanted += [replace(sample, smaller=smaller, embed=torch.zeros(0)) for sample in samples_of(prompt, how)]
-        return Commission(wanted, how, first=2)
+    def blend(
+        self,
+        ingredients: Sequence[bytes | str],
+        weights: Sequence[float] | None = None,
+        report: Report = no_report,
+        *,
+        framing: Framing = Framing.CROP,
+        **options: Unpack[Keywords],
+    ) -> list[Painted]:
+        """Paint what lies between two to five pictures or prompts: `count` pictures of the spherical mean of their picture embeddings.
+
+        `weights`, positive, say how much each counts; all the same where there are none.
+
+        Raises:
+            InvalidRequest: an ingredient, a weight or an option is not what it must be, or this model lacks what it takes.
+        """
+        return self.alone(self.work(operations.blend(self, ingredients, weights, framing, Options(**options)), report))
+
+    def morph(
+        self,
+        start: bytes | str,
+        end: bytes | str,
+        frames: int = 9,
+        report: Report = no_report,
+        *,
+        framing: Framing = Framing.CROP,
+        **options: Unpack[Keywords],
+    ) -> list[Painted]:
+        """Paint the way from one picture or prompt to another in so many frames, equally far from each other, all with the noise of one seed.
+
+        Raises:
+            InvalidRequest: an end, the number of frames or an option is not what it must be, or this model lacks what it takes.
+        """
+        return self.alone(self.work(operations.morph(self, start, end, frames, framing, Options(**{"count": 1} | options)), report))
+
+    def edit(
+        self,
+        image: bytes,
+        before: str,
+        after: str,
+        report: Report = no_report,
+        *,
+        strength: float = EDIT_STRENGTH,
+        framing: Framing = Framing.CROP,
+        **options: Unpack[Keywords],
+    ) -> list[Painted]:
+        """Change what `before` says of a picture into what `after` says; the rest of it stays, more or less. The result has the picture's size.
+
+        `strength`, above 0 and up to 1, is how far its meaning is turned towards the difference between the two texts.
+
+        Raises:
+            InvalidRequest: the picture, a text or an option is not what it must be, or this model has no CLIP or no decoder.
+        """
+        return self.alone(self.work(operations.edit(self, image, before, after, strength, framing, Options(**{"count": 1} | options)), report))
+
+    def explore(
+        self,
+        centre: bytes | np.ndarray,
+        step: float = EXPLORE_STEP,
+        report: Report = no_report,
+        *,
+        neighbours: np.ndarray | None = None,
+        framing: Framing = Framing.CROP,
+        **options: Unpack[Keywords],
+    ) -> list[Painted]:
+        """Paint a wheel of nine: a picture in the middle, and around it what lies a step away in the directions in which its neighbours differ most.
+
+        In reading order; all have the noise of one seed. The `embed` of each may be the `centre` of another wheel. `step` is a share of a right
+        angle; `neighbours` are embeddings, or else the everyday texts that are nearest to the centre.
+
+        Shapes:
+            centre      a file of any usual format and size, or (D,) float
+            neighbours  (N, D) float, N at least 3
+
+        Raises:
+            InvalidRequest: centre, step, neighbours or an option is not what it must be, or this model has no CLIP or no decoder.
+        """
+        return self.alone(self.work(operations.explore(self, centre, step, neighbours, framing, Options(**{"count": 1} | options)), report))
+
+    def draws(self, prompt: str, number: int = 8, report: Report = no_report, **options: Unpack[Keywords]) -> list[Embedded]:
+        """Let the prior draw so many picture embeddings for a prompt, the nearest to it first.
+
+        `dream([prompt], prior_seed=one.seed, candidates=1)` paints from one of them.
+
+        Raises:
+            InvalidRequest: the prompt or an option is not what it must be, or this model has no prior.
+        """
+        return self.alone(self.drawing(prompt, number, Options(**{"count": 1} | options), report))
+
+    def drawing(self, prompt: str, number: int, how: Options, report: Report) -> Course[list[Embedded]]:
+        """Draw what `draws` says."""
+        wanted = operations.draws(self, prompt, number, how)
+        embedded = yield from self.embedding(wanted, replace(how, candidates=1), report)
+        return sorted(embedded, key=lambda one: one.score, reverse=True)
+
+    def verify(self, png: bytes, sources: Sequence[bytes] = (), report: Report = no_report) -> Verdict:
+        """Paint a picture again from the receipt in its file, and say how far the two are from each other.
+
+        `sources` are the files that it was made from, if any, in the order in which they were given.
+
+        Raises:
+            InvalidRequest: the file is no picture, holds no receipt that can be followed, or not all sources are there.
+        """
+        return self.alone(verifying(self, png, sources, report))
 
     def embed(self, prompts: Sequence[str], report: Report = no_report, **options: Unpack[Keywords]) -> list[Embedded]:
         """Embed prompts, and let the prior draw the picture embedding of each: the nearest to the prompt of so many `candidates`.
@@ -377,11 +385,14 @@ class Painter:
         Raises:
             InvalidRequest: a prompt or an option is not what it must be, or this model has no prior.
         """
-        return self.alone(self.to_embed(prompts, Options(**{"count": 1} | options), report))
+        how = Options(**{"count": 1} | options)
+        self.needs("embed", clip=True, prior=True)
+        return self.alone(self.embedding([sample for prompt in checked(prompts) for sample in samples_of(prompt, how)], how, report))
 
-    def embedding(self, prompt: str, how: Options, report: Report, started: float) -> Course[Painting]:
+    def embedded(self, prompt: str, how: Options, report: Report, started: float) -> Course[Painting]:
         """Embed one prompt, as a request for that asks; `started` is when it was taken up."""
-        [embedded] = yield from self.to_embed([prompt], how, report)
+        self.needs("embed", clip=True, prior=True)
+        [embedded] = yield from self.embedding(samples_of(prompt, how), how, report)
         setting = self.prior_setting(how)
         # As conditioned-prior answered; what decoders are given may be a little longer or shorter.
         image_embed = embedded.image_embed / np.linalg.norm(embedded.image_embed)
@@ -395,15 +406,14 @@ class Painter:
             embedding=Embedding(embedded.text_embed.astype("<f4").tobytes(), image_embed.astype("<f4").tobytes()),
         )
 
-    def to_embed(self, prompts: Sequence[str], how: Options, report: Report) -> Course[list[Embedded]]:
-        """Embed prompts, walk by walk; see `embed`."""
-        self.needs("embed", clip=True, prior=True)
+    def embedding(self, wanted: Sequence[Sample], how: Options, report: Report) -> Course[list[Embedded]]:
+        """Embed the prompts of samples, and let the prior draw for each."""
         clip = self.parts.clip
         assert clip is not None
-        wanted = [sample for prompt in checked(prompts) for sample in samples_of(prompt, how)]
-        count = Counter(report, self.prior_steps(wanted, how))
+        parts = batches(wanted, how.batch)
+        count = Counter(report, sum(self.prior_steps(batch, how) for batch in parts))
         result = []
-        for batch in batches(wanted, how.batch):
+        for batch in parts:
             text = self.read([sample.prompt for sample in batch])
             embeds = yield from self.imagine(batch, text, how, count)
             for sample, text_embed, image_embed in zip(batch, text.embed.cpu().numpy(), embeds.cpu().numpy(), strict=True):
@@ -447,37 +457,35 @@ class Painter:
 
     def work(self, commission: Commission, report: Report) -> Course[list[Painted]]:
         """Paint samples in batches, walking down the cascade from the commission's first unet."""
-        wanted, how, first, canvas = commission.wanted, commission.how, commission.first, commission.canvas
-        settings = self.settings(how)
-        dreamt = [sample for sample in wanted if sample.embed is None]
-        resamples = how.resamples if canvas is not None else 1
-        walked = list(zip(self.parts.stages, settings, strict=True))[first - 1 :]
-        per_batch = sum(len(stage.plan(setting.steps, setting.solver)[0]) * resamples for stage, setting in walked)
-        parts = batches(wanted, how.batch)
-        count = Counter(report, self.prior_steps(dreamt, how) + per_batch * len(parts))
+        how, settings = commission.how, self.settings(commission.how)[commission.first - 1 :]
+        parts = batches(commission.wanted, how.batch)
+        count = Counter(report, sum(self.prior_steps(batch, how) + self.unet_steps(batch, commission) for batch in parts))
         result = []
         for batch in parts:
-            text = self.read([sample.prompt for sample in batch]) if self.reads_text(batch) else None
-            given = [sample.embed for sample in batch if sample.embed is not None]
-            if given:
-                embeds = torch.stack(given).to(self.parts.lodging.device)
-            else:
-                assert text is not None
-                embeds = yield from self.imagine(batch, text, how, count)
-            smaller = [sample.smaller for sample in batch if sample.smaller is not None]
-            samples = yield from self.decode(
-                batch, embeds, text, settings, count, torch.stack(smaller) if smaller else None, first=first, canvas=canvas, resamples=resamples
-            )
+            embeds = yield from self.embeds_of(batch, how, count)
+            samples = yield from self.decode(batch, embeds, commission, count)
             for sample, embed, image in zip(batch, embeds.float().cpu().numpy(), to_images(samples), strict=True):
-                facts = self.facts(sample, how, settings[first - 1 :])
+                facts = commission.facts | sample.facts | self.facts(sample, how, settings)
                 result.append(Painted(self.with_receipt(commission.finish(image), sample, facts), embed if len(embed) else None, facts))
         return result
 
-    def reads_text(self, batch: Sequence[Sample]) -> bool:
-        """Tell whether anything that works on a batch looks at its prompts."""
-        return self.parts.clip is not None and (
-            any(sample.embed is None for sample in batch) or any(stage.unet.cond_on_text_encodings for stage in self.parts.stages)
-        )
+    def embeds_of(self, batch: Sequence[Sample], how: Options, count: Counter) -> Course[Tensor]:
+        """Return what samples are to show, (B, D): what is given of it, what the prior draws, and what is made of several."""
+        dreams = [replace(sample, prompt=prompt, embed=None) for sample in batch for prompt in sample.to_dream]
+        drawn: list[Tensor] = []
+        if dreams:
+            drawn += yield from self.imagine(dreams, self.read([dream.prompt for dream in dreams]), how, count)
+        embeds = []
+        for sample in batch:
+            match sample.embed:
+                case None:
+                    embeds.append(drawn.pop(0))
+                case Mixture(parts, join):
+                    own = torch.stack([drawn.pop(0) if isinstance(part, str) else part for part in parts])
+                    embeds.append(join(F.normalize(own.float(), dim=-1)))
+                case embed:
+                    embeds.append(embed)
+        return torch.stack(embeds).to(self.parts.lodging.device)
 
     def settings(self, how: Options) -> tuple[Setting, ...]:
         """Say how each unet is walked.
@@ -503,12 +511,22 @@ class Painter:
         assert self.parts.prior is not None
         return walkable(self.parts.prior, own, how.prior_steps, how.prior_guidance, how)
 
-    def prior_steps(self, dreamt: Sequence[Sample], how: Options) -> int:
-        """Count the prior's steps for samples, over all batches and candidates."""
-        if not dreamt or self.parts.prior is None:
+    def prior_steps(self, batch: Sequence[Sample], how: Options) -> int:
+        """Count the prior's steps for a batch, over all candidates."""
+        if self.parts.prior is None or not any(sample.to_dream for sample in batch):
             return 0
         setting = self.prior_setting(how)
-        return len(self.parts.prior.plan(setting.steps, setting.solver)[0]) * how.draws * len(batches(dreamt, how.batch))
+        return len(self.parts.prior.plan(setting.steps, setting.solver)[0]) * how.draws
+
+    def unet_steps(self, batch: Sequence[Sample], commission: Commission) -> int:
+        """Count the unets' steps for a batch, to noise and from there."""
+        plans = [stage.plan(setting.steps, setting.solver)[0] for stage, setting in self.walked(commission)]
+        back = sum(len(way_back(steps)) for steps in plans) if any(sample.trace for sample in batch) else 0
+        return sum(map(len, plans)) * commission.resamples + back
+
+    def walked(self, commission: Commission) -> list[tuple[UnetStage, Setting]]:
+        """Return the unets that a commission takes, and how each is walked."""
+        return list(zip(self.parts.stages, self.settings(commission.how), strict=True))[commission.first - 1 :]
 
     @torch.inference_mode()
     def read(self, prompts: Sequence[str]) -> TextCondition:
@@ -534,7 +552,7 @@ class Painter:
         with lodging.visit(clip):
             return clip.embed_image((to_samples(framed).to(lodging.device) + 1) / 2)
 
-    def imagine(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: "Counter") -> Course[Tensor]:
+    def imagine(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: Counter) -> Course[Tensor]:
         """Let the prior draw a picture embedding for each sample, (B, D) float of unit length, the nearest to its prompt of all candidates.
 
         What it drew before it does not draw again.
@@ -552,7 +570,7 @@ class Painter:
             count.skip(self.prior_steps(batch, how))
         return torch.stack([embed for key in keys if (embed := found[key]) is not None])
 
-    def draw_embeds(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: "Counter") -> Course[Tensor]:
+    def draw_embeds(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: Counter) -> Course[Tensor]:
         """Let the prior draw for samples, (B, D) float of unit length."""
         prior, setting = self.parts.prior, self.prior_setting(how)
         assert prior is not None
@@ -575,42 +593,34 @@ class Painter:
         assert best is not None
         return best
 
-    def decode(
-        self,
-        batch: Sequence[Sample],
-        embeds: Tensor,
-        text: TextCondition | None,
-        settings: Sequence[Setting],
-        count: "Counter",
-        samples: Tensor | None,
-        *,
-        first: int,
-        canvas: Canvas | None,
-        resamples: int,
-    ) -> Course[Tensor]:
+    def decode(self, batch: Sequence[Sample], embeds: Tensor, commission: Commission, count: Counter) -> Course[Tensor]:
         """Walk down the cascade: (B, C, H, W) float, pictures in [-1, 1] but for the last step's overshoot."""
-        lodging = self.parts.lodging
-        seeds = [sample.seed for sample in batch]
-        samples = None if samples is None else samples.to(lodging.device)
-        for number, stage in enumerate(self.parts.stages, start=1):
-            if number < first:
-                continue
-            setting = settings[number - 1]
-            draw = noise_from_seeds(seeds, (stage.unet.channels, stage.side, stage.side), lodging.device, stream=number)
-            steps, rule = stage.plan(setting.steps, setting.solver)
-            with lodging.visit(stage.unet):
+        device = self.parts.lodging.device
+        smaller = [sample.smaller for sample in batch if sample.smaller is not None]
+        traces = [sample.trace for sample in batch if sample.trace is not None]
+        samples = torch.stack(smaller).to(device) if smaller else None
+        text = self.text_for([sample.prompt for sample in batch])
+        for number, (stage, setting) in enumerate(self.walked(commission), start=commission.first):
+            draw = self.noise(batch, stage, number)
+            steps, rule = stage.plan(setting.steps, setting.solver, is_traced=bool(traces))
+            with self.parts.lodging.visit(stage.unet):
                 lowres = {} if samples is None else stage.enlarge(samples, draw)
                 brief = stage.brief(embeds, text, setting.guidance, lowres, steps, setting.interval)
+            x, on_step = draw(), partial(count.step, "base" if number == 1 else "upsampler")
+            if traces:
+                traced = yield from self.trace_back(batch, traces, stage, number, steps, on_step)
+                turn = torch.tensor([trace.fresh * math.pi / 2 for trace in traces], device=device).view(-1, 1, 1, 1)
+                x = turn.cos() * traced + turn.sin() * x
             walk = Walk(
                 brief,
-                draw(),
-                resampled(steps, resamples),
+                x,
+                resampled(steps, commission.resamples),
                 rule,
                 draw,
                 predicts=stage.predicts,
                 settle=stage.settle,
-                repaint=None if canvas is None else canvas.at(stage.side, lodging.device),
-                on_step=partial(count.step, "base" if number == 1 else "upsampler"),
+                repaint=None if commission.canvas is None else commission.canvas.at(stage.side, device),
+                on_step=on_step,
             )
             yield Leg(stage.unet, stage.ask, walk)
             samples = walk.sample
@@ -620,14 +630,49 @@ class Painter:
             raise Misconfigured(f"Model {self.model} paints values that are no numbers in this dtype. Set float32, or bfloat16 instead of float16.")
         return samples
 
+    def trace_back(
+        self,
+        batch: Sequence[Sample],
+        traces: Sequence[Trace],
+        stage: UnetStage,
+        number: int,
+        steps: Sequence[Step],
+        on_step: Callable[[int, Tensor], None],
+    ) -> Course[Tensor]:
+        """Find the noise from which an unet would paint pictures along steps, (B, C, H, W): unit Gaussian, as far as the unet knows such pictures.
+
+        Unguided: guidance would lead somewhere else on the way there than on the way back.
+        """
+        device, back = self.parts.lodging.device, way_back(steps)
+        picture = torch.stack([trace.picture for trace in traces]).to(device)
+        level = back[0].source if back else steps[0].source
+        with self.parts.lodging.visit(stage.unet):
+            # The smaller picture gets the same noise as on the way to the new picture.
+            lowres = {} if stage.from_side is None else stage.enlarge(scaled(picture, stage.from_side), self.noise(batch, stage, number))
+            embeds = torch.stack([trace.embed for trace in traces]).to(device)
+            brief = stage.brief(embeds, self.text_for([trace.prompt for trace in traces]), 1.0, lowres, back)
+        draw = self.noise(batch, stage, FIRST_TRACE_STREAM + number)
+        x = math.sqrt(level) * scaled(picture, stage.side) + math.sqrt(1 - level) * draw()
+        walk = Walk(brief, x, back, ddim(0.0), draw, predicts=stage.predicts, settle=stage.settle, on_step=on_step)
+        yield Leg(stage.unet, stage.ask, walk)
+        return walk.sample
+
+    def noise(self, batch: Sequence[Sample], stage: UnetStage, stream: int) -> Draw:
+        """Return the samples' own sources of noise for a stage."""
+        return noise_from_seeds([sample.seed for sample in batch], (stage.unet.channels, stage.side, stage.side), self.parts.lodging.device, stream)
+
+    def text_for(self, prompts: Sequence[str]) -> TextCondition | None:
+        """Read prompts where any unet looks at them."""
+        return self.read(prompts) if self.parts.clip is not None and any(stage.unet.cond_on_text_encodings for stage in self.parts.stages) else None
+
     def facts(self, sample: Sample, how: Options, settings: Sequence[Setting]) -> dict[str, Any]:
         """Say how a picture was painted."""
         facts: dict[str, Any] = {"prompt": sample.prompt} if sample.prompt else {}
-        facts |= {"seed": sample.seed, "model": self.model}
+        facts |= {"seed": sample.seed, "model": self.model, "model_hash": self.parts.fingerprint, "computed": self.parts.computed}
         facts |= {name: [getattr(one, name) for one in settings] for name in ("steps", "guidance", "solver")}
         if how.interval != ALWAYS:
             facts["guidance_interval"] = list(how.interval)
-        if sample.embed is None:
+        if sample.to_dream:
             prior = self.prior_setting(how)
             facts |= {"prior_seed": sample.prior_seed, "candidates": how.draws}
             facts |= {f"prior_{name}": getattr(prior, name) for name in ("steps", "guidance", "solver")}
@@ -635,71 +680,13 @@ class Painter:
 
     def with_receipt(self, image: Image.Image, sample: Sample, facts: dict[str, Any]) -> Picture:
         """Encode one picture with its receipt."""
-        told = {key: ", ".join(map(brief, value)) if isinstance(value, list) else value for key, value in facts.items()}
-        return Picture(pictures.write_receipt(pictures.encode(image), told), sample.seed, image.width, image.height)
+        return Picture(pictures.write_receipt(pictures.encode(image), told(facts)), sample.seed, image.width, image.height)
 
     def unknown_words(self, prompt: str) -> tuple[str, ...]:
         """Return the words of a prompt, in order and once, that a model with a short vocabulary never saw."""
         if not self.known_words:
             return ()
         return tuple(dict.fromkeys(word for word in words_of(prompt) if word not in self.known_words))
-
-
-class Counter:
-    """Counts the steps of all stages and batches, and reports each."""
-
-    def __init__(self, report: Report, total: int) -> None:
-        self._report = report
-        self._total = total
-        self._done = itertools.count(1)
-
-    def skip(self, steps: int) -> None:
-        """Count steps that need not be taken."""
-        for _ in range(steps):
-            next(self._done)
-
-    def step(self, stage: str, done: int, x_0: Tensor) -> None:
-        """Report one step of a stage, and the pictures that it predicts, where it predicts any."""
-        self._report(Progress(stage, next(self._done), self._total, None if stage == "prior" else lambda: preview(x_0)))
-
-
-def samples_of(prompt: str, how: Options) -> list[Sample]:
-    """Return the samples of one prompt or picture, with their seeds."""
-    samples = []
-    for index in range(how.count * how.repeats):
-        seed = (how.seed + index) % SEED_LIMIT
-        prior_seed = (how.seed + index // how.repeats * how.repeats) % SEED_LIMIT
-        samples.append(Sample(prompt, seed, prior_seed if how.prior_seed is None else how.prior_seed))
-    return samples
-
-
-def checked(prompts: Sequence[str]) -> Sequence[str]:
-    """Make sure that there are prompts, and that each can be read.
-
-    Raises:
-        InvalidRequest: there is none, or one cannot.
-    """
-    if isinstance(prompts, str) or not prompts:
-        raise InvalidRequest("prompts", "be a list of at least one prompt")
-    for prompt in prompts:
-        check_prompt(prompt)
-    return prompts
-
-
-def several_pictures(images: Sequence[bytes]) -> list[Image.Image]:
-    """Open pictures.
-
-    Raises:
-        InvalidRequest: there is none, or one cannot be read.
-    """
-    if isinstance(images, (bytes, bytearray)) or not images:
-        raise InvalidRequest("images", "be a list of at least one picture")
-    return [uploads.open_picture(image) for image in images]
-
-
-def batches(samples: Sequence[Sample], most: int) -> list[Sequence[Sample]]:
-    """Cut samples into parts of at most `most`."""
-    return [samples[start : start + most] for start in range(0, len(samples), most)]
 
 
 def walkable(stage: Prior | UnetStage, own: Setting, steps: int | None, guidance: float | None, how: Options) -> Setting:
@@ -711,35 +698,3 @@ def walkable(stage: Prior | UnetStage, own: Setting, steps: int | None, guidance
         steps = EFFORTS[how.preset].steps(own.steps, min(STEPS_LIMIT, len(stage.curve)))
     guidance = own.guidance if guidance is None else guidance
     return Setting(steps, guidance if stage.can_be_guided else 1.0, how.solver or own.solver or usual_solver(stage.curve, steps))
-
-
-def brief(value: float | str) -> str:
-    """Write a number or a name without zeros that say nothing."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def to_samples(images: Sequence[Image.Image]) -> Tensor:
-    """Turn pictures of one size into (B, 3, H, W) float in [-1, 1]."""
-    values = np.stack([np.asarray(image.convert("RGB")) for image in images])
-    return torch.from_numpy(values).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def to_bytes(embeds: Tensor) -> list[bytes]:
-    """Return embeddings, (B, D), as they are kept: float16, little-endian."""
-    return [embed.astype("<f2").tobytes() for embed in embeds.float().cpu().numpy()]
-
-
-def to_mask(mask: Image.Image) -> Tensor:
-    """Turn a mask into (1, 1, H, W) bool, True where it is white."""
-    return torch.from_numpy(np.array(mask) > 127)[None, None]
-
-
-def to_images(samples: Tensor) -> list[Image.Image]:
-    """Turn (B, C, H, W) float in [-1, 1], or a little outside, into pictures of 8 bits."""
-    values = ((samples.float().clamp(-1, 1) + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(np.ascontiguousarray(value)) for value in values]
-
-
-def preview(x_0: Tensor) -> bytes:
-    """Show a predicted x_0 as a grid."""
-    return pictures.grid([pictures.encode(sample) for sample in to_images(x_0)])

@@ -133,7 +133,7 @@ def ddpm(step: Step, before: Step | None) -> Update:
 
 
 def ddim(eta: float) -> Rule:
-    """Return the update that is deterministic for eta = 0 and as noisy as DDPM for eta = 1.
+    """Return the update that is deterministic for eta = 0, in both directions, and as noisy as DDPM for eta = 1.
 
     Source: Song et al. 2021, arXiv:2010.02502, eq. 12 and 16.
     """
@@ -141,7 +141,8 @@ def ddim(eta: float) -> Rule:
     def rule(step: Step, before: Step | None) -> Update:
         if step.target == 1:
             return Update(0.0, 1.0)
-        sigma = eta * math.sqrt((1 - step.source / step.target) * (1 - step.target) / (1 - step.source))
+        # On a way back, which only eta = 0 goes, there is no posterior to draw from.
+        sigma = eta * math.sqrt(max(1 - step.source / step.target, 0) * (1 - step.target) / (1 - step.source))
         # For eta = 1 and the last steps the difference is zero but for rounding, which must not make it negative.
         of_eps = math.sqrt(max(1 - step.target - sigma**2, 0)) / math.sqrt(1 - step.alpha_bar)
         draws = step.noisy and sigma > 0

@@ -10,7 +10,7 @@ Everything here is float64: the products of a thousand factors are not to be rou
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -69,6 +69,8 @@ def alpha_bars(name: str, times: int) -> Tensor:
 
 NOISIEST = -5.1
 """Half log-SNR at which a walk begins at the earliest. Source: Lu et al. 2022, arXiv:2206.00927, appendix D.4, for the cosine schedule."""
+LEAST_NOISE = 0.03
+"""Share of a picture's spread at which a way back begins at least: what a network says of fainter noise is mostly its own error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,3 +141,14 @@ def resampled(steps: list[Step], times: int) -> list[Step]:
     Source: Lugmayr et al. 2022, arXiv:2201.09865, algorithm 1.
     """
     return [replace(step, again=step.noisy and turn < times) for step in steps for turn in range(1, times + 1)]
+
+
+def way_back(steps: Sequence[Step]) -> list[Step]:
+    """Turn a plan around: from the cleanest level that it visits with no less than `LEAST_NOISE` to the one that it begins at.
+
+    The network is asked at the cleaner end of each step, where the sample is.
+
+    Source: Song et al. 2021, arXiv:2010.02502, section 4.3; Dhariwal & Nichol 2021, arXiv:2105.05233, appendix F.
+    """
+    pairs = [(noisier, cleaner) for noisier, cleaner in zip(steps, steps[1:], strict=False) if math.sqrt(1 - cleaner.source) >= LEAST_NOISE]
+    return [Step(cleaner.time, cleaner.alpha_bar, cleaner.source, noisier.source, noisy=True) for noisier, cleaner in reversed(pairs)]

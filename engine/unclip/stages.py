@@ -292,9 +292,9 @@ class UnetStage:
             steps=config.one_per_unet(config.sample_timesteps)[index],
         )
 
-    def plan(self, steps: int, solver: Solver | None = None) -> tuple[list[Step], Rule]:
-        """Choose times and update rule for a number of steps; DDIM is the library's."""
-        return way(self.curve, steps, solver, spaced_times, self.eta)
+    def plan(self, steps: int, solver: Solver | None = None, *, is_traced: bool = False) -> tuple[list[Step], Rule]:
+        """Choose times and update rule for a number of steps; DDIM is the library's, but without noise where a picture is traced."""
+        return way(self.curve, steps, solver, spaced_times, 0.0 if is_traced else self.eta)
 
     def enlarge(self, smaller: Tensor, draw: Draw) -> dict[str, Tensor]:
         """Make the picture of the stage before into this stage's low-resolution condition.

@@ -29,7 +29,8 @@ from engine.training import world
 from engine.training.clip import misspelt
 from engine.training.sheets import contact_sheet
 from engine.training.world import BACKGROUNDS, NAMES, OBJECTS, PLACE_WORDS, SIDE, SIZE_NAMES, SIZES, Place, Scene, Sprites, Thing
-from engine.unclip.painter import Commission, Painter, samples_of
+from engine.unclip.commissions import Commission, samples_of
+from engine.unclip.painter import Painter
 
 MODEL = Path(__file__).parents[2] / "configs" / "picturebook" / "picturebook.json"
 BORDER_PX = 2

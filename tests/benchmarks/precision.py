@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.unclip import Painter
-from engine.unclip.painter import Painted
+from engine.unclip.commissions import Painted
 
 ROOT = Path(__file__).parents[2]
 PROMPTS = ("a fox on a blue background", "a big cat on a red background", "a small boat on a white background", "an owl on a purple background")

@@ -12,7 +12,7 @@ import torch
 from engine.options import Options, Solver
 from engine.training.world import NAMES
 from engine.unclip import Painter
-from engine.unclip.painter import Counter, no_report, samples_of
+from engine.unclip.commissions import Counter, no_report, samples_of
 from engine.unclip.sampling import Walk, noise_from_seeds, walk_alone
 from engine.unclip.stages import UnetStage
 from tests.benchmarks.fidelity import MODEL

@@ -33,8 +33,8 @@ from engine.options import Options, Solver
 from engine.unclip import Painter, load_decoder, load_prior
 from engine.unclip.checkpoints import read_checkpoint
 from engine.unclip.clip import TextCondition, load_clip
+from engine.unclip.commissions import Commission, Counter, no_report, samples_of
 from engine.unclip.config import read_json, read_model_config
-from engine.unclip.painter import Counter, no_report, samples_of
 from engine.unclip.sampling import Walk, noise_from_seeds, walk_alone
 from engine.unclip.stages import Prior, UnetStage
 
@@ -85,7 +85,7 @@ def bundled(steps: int | None = None) -> Iterator[Pair]:
 
     def ours() -> object:
         embeds = painter.alone(painter.draw_embeds(batch, text, how, count))
-        return painter.alone(painter.decode(batch, embeds, None, settings, count, None, first=1, canvas=None, resamples=1))
+        return painter.alone(painter.decode(batch, embeds, Commission(batch, how), count))
 
     said = "equal steps" if steps is None else f"{steps} steps of each unet against our usual ones"
     yield f"bundled model, grid of 4, {said}, float32", theirs, ours

@@ -11,7 +11,7 @@ from PIL import Image
 
 from engine.__main__ import arguments
 from engine.options import Solver
-from engine.pictures import read_receipt
+from engine.pictures import encode, read_receipt, write_receipt
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +73,42 @@ def test_every_operation_writes_what_it_made(tmp_path: Path) -> None:
     assert facts[0]["tokens"][0] > 0
 
 
+def test_what_only_unclip_can_do_is_written_too(tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path), "--seed", "7", "--json"]
+    quick = ["--steps", "2", "--prior-steps", "3", *out]
+    [cat] = json.loads(engine("dream", "a cat on a red background", "--count", "1", *quick).stdout)["pictures"]
+    kept = tmp_path / "cat.png"
+    kept.write_bytes(Path(cat).read_bytes())
+
+    blended = json.loads(engine("blend", str(kept), "a dog", "--weights", "2,1", "--count", "2", *quick).stdout)
+    assert [one["weights"] for one in blended["settings"]] == [[2, 1]] * 2 and len(blended["pictures"]) == 2
+    morphed = json.loads(engine("morph", str(kept), "a dog", "--frames", "3", *quick).stdout)
+    assert [Path(path).name for path in morphed["pictures"]] == [f"picturebook-7-{number}.png" for number in (1, 2, 3)]
+    with Image.open(morphed["strip"]) as strip, Image.open(morphed["gif"]) as animation:
+        assert strip.width == 3 * strip.height and animation.n_frames == 4
+    assert Path(morphed["film"]).read_bytes()[4:8] == b"ftyp"
+    [edited] = json.loads(engine("edit", str(kept), "--before", "a cat", "--after", "a dog", "--strength", "0.3", *quick).stdout)["settings"]
+    assert (edited["before"], edited["prompt"], edited["strength"]) == ("a cat", "a dog", 0.3)
+    explored = json.loads(engine("explore", str(kept), "--step", "0.2", *quick).stdout)
+    assert len(explored["pictures"]) == 9
+    [varied] = json.loads(engine("variation", str(kept), "--strength", "0.2", "--drift", "0.1", "--count", "1", *quick).stdout)["settings"]
+    assert (varied["strength"], varied["drift"]) == (0.2, 0.1)
+    drawn = json.loads(engine("draws", "a cat", "--number", "3", *out).stdout)["draws"]
+    assert sorted(one["prior_seed"] for one in drawn) == [7, 8, 9] and drawn[0]["score"] >= drawn[-1]["score"]
+
+    verified = engine("verify", str(kept), "--json")
+    assert verified.returncode == 0 and json.loads(verified.stdout)["largest"] == 0, verified.stderr
+    frame = engine("verify", morphed["pictures"][1], "--source", str(kept))
+    assert frame.returncode == 0 and "not a pixel differs. Largest difference 0, mean 0, of 255." in frame.stdout, frame.stderr
+    painted_over = tmp_path / "over.png"
+    with Image.open(kept) as picture:
+        facts = read_receipt(kept.read_bytes())
+        picture.paste((0, 0, 0), (0, 0, 9, 9))
+        painted_over.write_bytes(write_receipt(encode(picture), {key: facts[key] for key in facts.keys() - {"Software", "Description", "version"}}))
+    found = engine("verify", str(painted_over))
+    assert found.returncode == 1 and "This is not the picture" in found.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -86,6 +122,20 @@ def test_every_operation_writes_what_it_made(tmp_path: Path) -> None:
         (["dream", "a", "--device", "cuda:9"], 1, "no such GPU"),
         (["dream", "a", "--config", "configs/laion-upsampler.json", "--memory", "sometimes"], 2, "--memory"),
         (["dream", ""], 2, "prompt must"),
+        (["blend", "a cat", "--config", "nowhere.json"], 2, "ingredients must be two to 5"),
+        (["blend", "a cat", "a dog", "--weights", "1,0", "--config", "nowhere.json"], 2, "weights must be above 0"),
+        (["blend", "a cat", "nowhere.png"], 2, "nowhere.png: No such file"),
+        (["morph", "a cat", "a dog", "--frames", "33", "--config", "nowhere.json"], 2, "frames must be 2 to 32, not 33."),
+        (["edit", "loopback/screenshot.png", "--before", "a", "--after", "", "--config", "nowhere.json"], 2, "prompt must"),
+        (
+            ["edit", "loopback/screenshot.png", "--before", "a", "--after", "b", "--strength", "2", "--config", "nowhere.json"],
+            2,
+            "strength must be 0 to 1",
+        ),
+        (["variation", "loopback/screenshot.png", "--strength", "nan", "--config", "nowhere.json"], 2, "strength must be 0 to 1"),
+        (["explore", "README.md"], 2, "cannot be read"),
+        (["draws", "a", "--number", "0", "--config", "nowhere.json"], 2, "number must be 1 to 32"),
+        (["verify", "loopback/screenshot.png"], 2, "carry a receipt"),
         (["dream", "a", "--count", "10"], 2, "count must be 1 to 9, not 10."),
         (["dream", "a", "--seed", "-1"], 2, "seed must"),
         (["dream", "a", "--config", "nowhere.json"], 1, "nowhere.json is missing"),
@@ -98,7 +148,9 @@ def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(arguments: list[st
     assert says in run.stderr and "Traceback" not in run.stderr
 
 
-@pytest.mark.parametrize("command", ["dream a", "variation f", "inpaint f --prompt a", "upscale f", "embed a"])
+@pytest.mark.parametrize(
+    "command", ["dream a", "variation f", "inpaint f --prompt a", "upscale f", "embed a", "blend a b", "edit f --before a --after b"]
+)
 def test_every_command_takes_the_common_options(command: str) -> None:
     given = "--config c.json --count 2 --seed 3 --steps 5 --guidance 1.5 --prior-guidance 2 --candidates 4 --solver dpm++ --out d --json"
     options = arguments([*command.split(), *given.split()])

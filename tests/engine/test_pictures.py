@@ -1,6 +1,7 @@
 import os
 from io import BytesIO
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -221,3 +222,37 @@ def test_a_framed_result_stands_out() -> None:
     bare, framed = (opened(pictures.tree([Tile([], "#1"), Tile([], "#2", 1, framed=framed)])).convert("RGB") for framed in (False, True))
     assert pictures.ACCENT not in {colour for _, colour in bare.getcolors(1000) or []}
     assert framed.getpixel((8 + 44 - 2, 8 + 80 + 20)) == pictures.ACCENT and framed.getpixel((8 - 2, 20)) == pictures.GROUND
+
+
+# Strips and films.
+
+
+def test_a_strip_is_one_row_and_no_wider_than_can_be_looked_at() -> None:
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+    strip = opened(pictures.strip([png(colour) for colour in colours], tile_px=32))
+    assert strip.size == (96, 32) and [strip.getpixel((x, 16)) for x in (16, 48, 80)] == colours
+    assert opened(pictures.strip([noise(40, 20)] * 3, tile_px=32)).size == (120, 20)
+    assert opened(pictures.strip([png((0, 0, 0))] * 32)).size == (pictures.STRIP_PX, pictures.STRIP_PX // 32)
+
+
+def test_an_animation_goes_forth_and_back_for_ever() -> None:
+    shades = [(shade, shade, shade) for shade in (10, 90, 170, 250)]
+    animation = opened(pictures.gif([png(shade) for shade in shades], side_px=32))
+    assert animation.size == (32, 32) and animation.info["loop"] == 0
+    found = []
+    for index in range(animation.n_frames):
+        animation.seek(index)
+        found.append(animation.convert("RGB").getpixel((16, 16))[0])
+    assert found == [10, 90, 170, 250, 170, 90]
+
+
+@pytest.mark.parametrize("size", [(8, 8), (31, 17), (300, 200)])
+def test_a_film_shows_every_picture_once(size: tuple[int, int]) -> None:
+    shades = (20, 90, 160, 230)
+    film = pictures.film([pictures.encode(Image.new("RGB", size, (shade, shade, shade))) for shade in shades], tile_px=64)
+    with av.open(BytesIO(film)) as container:
+        assert container.format.name.startswith("mov") and container.streams.video[0].codec_context.name == "h264"
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert [round(float(frame.mean())) for frame in frames] == pytest.approx(shades, abs=4)
+    height, width, _ = frames[0].shape
+    assert width % 2 == height % 2 == 0 and width / height == pytest.approx(size[0] / size[1], rel=0.05) and max(width, height) >= 64

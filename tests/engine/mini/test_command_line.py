@@ -41,6 +41,8 @@ def test_a_dream_and_its_variation_keep_to_what_was_asked(config: Path, tmp_path
     ("words", "said"),
     [
         (("embed", "a cat"), "model must have a decoder for embed"),
+        (("blend", "a cat", "a dog"), "model must have a decoder for blend"),
+        (("verify", "loopback/screenshot.png"), "model must have a decoder for verify"),
         (("dream", "a cat", "--temperature", "0"), "temperature must be above 0"),
         (("dream", "a cat", "--top-k", "301"), "top_k must be at most 300"),
     ],

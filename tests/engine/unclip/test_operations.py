@@ -16,10 +16,10 @@ from engine.errors import Cancelled, InvalidRequest
 from engine.jobs import Preset, Progress
 from engine.options import EFFORTS, Options, Solver
 from engine.pictures import read_receipt
-from engine.unclip import Painter
+from engine.unclip import Painter, operations
+from engine.unclip.commissions import Canvas, Commission, Counter, Painted, Sample, no_report, samples_of
 from engine.unclip.company import Company
 from engine.unclip.memory import Lodging, choose_lodging
-from engine.unclip.painter import Canvas, Counter, Painted, Sample, no_report, samples_of
 from engine.unclip.stages import UnetStage
 from engine.unclip.unet import Unet
 from engine.uploads import Framing
@@ -88,8 +88,7 @@ def test_a_sample_does_not_depend_on_its_company(painter: Painter) -> None:
         text = painter.read([sample.prompt for sample in batch])
         count = Counter(no_report, 1000)
         embeds = painter.alone(painter.imagine(batch, text, how, count))
-        course = painter.decode(batch, embeds, text, painter.settings(how), count, None, first=1, canvas=None, resamples=1)
-        return embeds, painter.alone(course)
+        return embeds, painter.alone(painter.decode(batch, embeds, Commission(batch, how), count))
 
     alone, together, mixed = painted([nine[4]]), painted(nine), painted(beside)
     for part in range(2):
@@ -141,7 +140,7 @@ def test_walks_that_are_guided_at_other_times_share_a_step(painter: Painter, mon
     monkeypatch.setattr("engine.unclip.company.GAIN", 0.0)
     ways = [{"guidance": 3.0, "guidance_interval": interval} for interval in ((0.0, 1.0), (0.3, 0.6), (0.0, 0.2))] + [{"guidance": 1.0}]
     hows = [Options(count=1, seed=number, steps=6, **way) for number, way in enumerate(ways)]
-    company: Company[Any, Any] = Company(painter.parts.lodging, lambda how: painter.work(painter.to_dream([CAT], how), no_report), {})
+    company: Company[Any, Any] = Company(painter.parts.lodging, lambda how: painter.work(operations.dream(painter, [CAT], how), no_report), {})
     asked = UnetStage.ask
     shared: list[int] = []
     monkeypatch.setattr(UnetStage, "ask", lambda stage, walks: shared.append(len(walks)) or asked(stage, walks))
@@ -150,7 +149,7 @@ def test_walks_that_are_guided_at_other_times_share_a_step(painter: Painter, mon
         company.step()
     assert max(shared) == len(hows)
     for how, ticket in zip(hows, tickets, strict=True):
-        alone = painter.alone(painter.work(painter.to_dream([CAT], how), no_report))
+        alone = painter.alone(painter.work(operations.dream(painter, [CAT], how), no_report))
         assert ticket.error is None and np.abs(pixels(ticket.result[0]) - pixels(alone[0])).max() <= 1
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.unclip import sampling
 from engine.unclip.sampling import Prediction, Predicts, Walk
-from engine.unclip.schedule import BETAS, Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior
+from engine.unclip.schedule import BETAS, LEAST_NOISE, Step, alpha_bars, even_log_snr, every_time, spaced_times, spaced_times_of_prior, way_back
 
 SPREAD = 0.5
 CURVE = alpha_bars("cosine", 1000)
@@ -123,6 +123,44 @@ def test_a_seed_draws_the_same_noise_whatever_shares_its_batch(seeds: list[int],
 def test_the_stages_of_one_seed_draw_different_noise() -> None:
     draws = [sampling.noise_from_seeds([5], (16,), CPU, stream)() for stream in range(3)]
     assert not torch.equal(draws[0], draws[1]) and not torch.equal(draws[1], draws[2])
+
+
+@given(times=st.integers(25, 1000), count=st.integers(1, 999))
+@settings(max_examples=100, deadline=None)
+def test_ways_back_end_where_plans_begin_and_leave_no_gaps(times: int, count: int) -> None:
+    curve = alpha_bars("cosine", times)
+    for plan in (every_time(curve), spaced_times(curve, min(count, times - 1)), even_log_snr(curve, count)):
+        back = way_back(plan)
+        assert all(one.target == other.source for one, other in zip(back, back[1:], strict=False))
+        assert all(step.source == step.alpha_bar == float(curve[step.time]) > step.target for step in back)
+        if back:
+            assert back[-1].target == plan[0].source and math.sqrt(1 - back[0].source) >= LEAST_NOISE
+            skipped = [step.source for step in plan[1:] if step.source > back[0].source]
+            assert all(math.sqrt(1 - level) < LEAST_NOISE for level in skipped)
+
+
+@pytest.mark.parametrize("predicts", Predicts)
+@pytest.mark.parametrize(("steps", "error"), [(20, 0.07), (80, 0.02), (320, 0.006)])
+def test_the_way_back_approaches_the_noise_that_a_picture_comes_from(steps: int, error: float, predicts: Predicts) -> None:
+    """Of Gaussian data: noise of unit spread, and each number in it belongs to one of the picture."""
+    back = way_back(spaced_times(CURVE, steps))
+    first, last = back[0].source, back[-1].target
+    start = sampling.noise_from_seeds([1, 2], (3, 8, 8), CPU)().double() * math.sqrt(first * SPREAD**2 + 1 - first)
+    got = end_of(start, back, sampling.ddim(0.0), no_noise, predicts)
+    expected = exact_end(start, back)
+    assert ((got - expected).abs().max() / expected.abs().max()).item() < error
+    assert got.std().item() == pytest.approx(math.sqrt(last * SPREAD**2 + 1 - last), rel=0.1)
+
+
+@pytest.mark.parametrize("predicts", Predicts)
+@pytest.mark.parametrize(("steps", "error"), [(20, 0.13), (80, 0.04), (320, 0.011)])
+def test_there_and_back_again_is_where_one_was(steps: int, error: float, predicts: Predicts) -> None:
+    plan = spaced_times(CURVE, steps)
+    back = way_back(plan)
+    start = sampling.noise_from_seeds([1, 2], (3, 8, 8), CPU)().double() * SPREAD
+    noise = end_of(start, back, sampling.ddim(0.0), no_noise, predicts)
+    again = end_of(noise, [step for step in plan if step.source < back[0].source], sampling.ddim(0.0), no_noise, predicts)
+    assert ((again - start).abs().max() / start.abs().max()).item() < error
 
 
 @pytest.mark.parametrize("name", BETAS)
