@@ -110,18 +110,21 @@ async def test_the_address_that_is_connected_to_is_the_one_that_is_checked_at_re
 
 
 @pytest.mark.parametrize(
-    "address",
+    ("address", "says"),
     [
-        *("http://example.com/a.png", "https://example.com:8443/a.png", "https://ann:secret@example.com/a.png", "https://", "https:///a", "https:a"),
-        *("file:///etc/passwd", "ftp://example.com/a", "gopher://example.com", "https://[::1", "https://exa mple.com/", "https://example.com:99999/"),
-        "https://" + "a" * 3000,
+        *((address, "without a port, name or password in it") for address in (
+            "http://example.com/a.png", "https://example.com:8443/a.png", "https://example.com:80/", "https://ann:secret@example.com/a.png",
+            "https://ann@example.com/", "file:///etc/passwd", "ftp://example.com/a", "gopher://example.com", "/a.png", "", "https://",
+        )),
+        *((address, "this one is not, or does not") for address in ("https://[::1", "https://example.com:99999/", "https://" + "a" * 300)),
+        ("https://" + "a" * 3000, "at most 2000 characters"),
     ],
-)
-async def test_only_plain_https_is_asked(address: str) -> None:
+)  # fmt: skip
+async def test_only_plain_https_is_asked(address: str, says: str) -> None:
     def never(address: str) -> bool:
         pytest.fail(f"{address} is connected to")
 
-    assert (await refused(Fetcher(never), address)).startswith("image must be at")
+    assert says in await refused(Fetcher(never), address)
 
 
 async def test_what_is_too_large_too_slow_or_no_answer_is_let_go(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

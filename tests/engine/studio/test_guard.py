@@ -5,6 +5,7 @@ import base64
 import contextlib
 import itertools
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -212,6 +213,19 @@ async def test_who_sends_more_than_is_taken_hears_so_and_is_not_listened_to_for_
         answer, sent = await raw(house, head, megabytes(1024, chunked))
         assert b"413" in answer.split(b"\r\n")[0] and b'{"detail":"The body must have at most 1048576 bytes."}' in answer
         assert sent < GIGABYTE
+
+
+async def test_who_first_sends_everything_and_then_listens_hears_the_refusal_too(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bodies, "FORM_BYTES", 2**20)
+    place = URL(house.address)
+
+    def send_and_listen() -> bytes:
+        with socket.create_connection((str(place.host), place.port or 0), PATIENCE_S) as connection:
+            head = f"POST /variation HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ANN}\r\nContent-Length: {2**25}\r\n"
+            connection.sendall(f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode() + bytes(2**25))
+            return connection.recv(2**16)
+
+    assert (await asyncio.to_thread(send_and_listen)).split()[1] == b"413"
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
