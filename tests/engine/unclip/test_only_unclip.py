@@ -19,7 +19,7 @@ from engine.jobs import Progress
 from engine.options import FRAMES_LIMIT, Options, Solver
 from engine.pictures import VERSION, encode, read_receipt, write_receipt
 from engine.unclip import Painter, operations, sphere
-from engine.unclip.commissions import Painted, hash_of, no_report
+from engine.unclip.commissions import Painted, hash_of, no_report, told
 from engine.unclip.company import Company
 from engine.unclip.config import read_model_config
 from engine.unclip.model import fingerprint_of
@@ -134,7 +134,8 @@ def test_an_edit_keeps_size_and_background_and_turns_the_meaning_to_the_differen
     after = np.asarray(edited.image.convert("RGB")).astype(int)
     before = np.asarray(Image.open(io.BytesIO(large))).astype(int)
     assert np.array_equal(after[:, :20], before[:, :20]), "outside of the middle square nothing is painted"
-    assert np.abs(after[10:20, 60:90].mean((0, 1)) - before[10:20, 60:90].mean((0, 1))).max() < 25
+    # The background is what most of the square shows.
+    assert np.abs(np.median(after[:, 25:125], (0, 1)) - np.median(before[:, 25:125], (0, 1))).max() < 12
     text = painter.read(["a cat", "a tree"]).embed
     source = painter.look([Image.open(io.BytesIO(large))], Framing.CROP)[0]
     expected = sphere.slerp(source, F.normalize(text[1] - text[0], dim=0), 0.4)
@@ -203,15 +204,15 @@ def test_every_step_is_counted_and_can_be_the_last(painter: Painter, cat: Painte
     for work in (
         lambda one, report: one.variation([png], report, count=3, seed=1, steps=3, strength=0.5, batch=2),
         lambda one, report: one.blend([png, CAT, DOG], None, report, count=3, seed=1, steps=2, prior_steps=3, batch=2),
-        lambda one, report: one.morph(CAT, png, 3, report, seed=1, steps=2, prior_steps=3, batch=2),
+        lambda one, report: one.morph(CAT, png, 3, report, seed=1, steps=2, prior_steps=3),
         lambda one, report: one.edit(png, "a cat", "a dog", report, seed=1, steps=3),
         lambda one, report: one.explore(png, 0.3, report, seed=1, steps=2),
         lambda one, report: one.draws(CAT, 5, report, seed=1, batch=2),
     ):
-        told: list[Progress] = []
+        heard: list[Progress] = []
         # Painters that remember nothing: what is known already is skipped.
-        work(Painter(painter.parts), told.append)
-        assert [one.done for one in told] == list(range(1, told[0].total + 1))
+        work(Painter(painter.parts), heard.append)
+        assert [one.done for one in heard] == list(range(1, heard[0].total + 1))
 
         def stop(progress: Progress) -> None:
             if progress.done == 2:
@@ -435,9 +436,9 @@ def test_whatever_a_receipt_says_it_is_followed_or_refused(painter: Painter, cat
 
 
 def test_a_receipt_says_what_paints_a_picture_again_and_stays_small(painter: Painter, cat: Painted) -> None:
-    told = read_receipt(cat.picture.png)
-    assert told["operation"] == "dream" and told["model_hash"] == painter.parts.fingerprint and told["version"] == VERSION
-    assert told["computed"] == "float32 on cpu" and len(painter.parts.fingerprint) == 16
+    receipt = read_receipt(cat.picture.png)
+    assert receipt["operation"] == "dream" and receipt["model_hash"] == painter.parts.fingerprint and receipt["version"] == VERSION
+    assert receipt["computed"] == "float32 on cpu" and len(painter.parts.fingerprint) == 16
     assert len(cat.picture.png) - len(encode(cat.image)) < 1000
 
 
@@ -473,5 +474,4 @@ def test_settings_of_a_model_may_be_beyond_what_anybody_may_ask_for(painter: Pai
     how = Options(count=1, seed=1)
     commission = operations.dream(strict, [CAT], how)
     facts = commission.facts | strict.facts(commission.wanted[0], how, strict.settings(how))
-    receipt = {key: ", ".join(map(str, value)) if isinstance(value, list) else str(value) for key, value in facts.items()}
-    assert strict.settings(followed(strict, receipt, []).how) == strict.settings(how)
+    assert strict.settings(followed(strict, told(facts), []).how) == strict.settings(how)
