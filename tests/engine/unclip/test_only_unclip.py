@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.errors import Cancelled, InvalidRequest
-from engine.jobs import Progress
+from engine.jobs import Preset, Progress
 from engine.options import FRAMES_LIMIT, Options, Solver
 from engine.pictures import VERSION, encode, read_receipt, write_receipt
 from engine.unclip import Painter, operations, sphere
@@ -151,14 +151,14 @@ def test_an_edit_of_no_strength_is_the_picture(painter: Painter, cat: Painted) -
 
 
 def test_draws_come_with_their_scores_and_the_picked_one_can_be_painted(painter: Painter) -> None:
-    drawn = painter.draws(CAT, 10, seed=20, prior_steps=4)
+    drawn = painter.draws(CAT, 10, seed=20, prior_steps=4, preset=Preset.BEST)
     assert sorted(one.seed for one in drawn) == list(range(20, 30))
     scores = [one.score for one in drawn]
     assert scores == sorted(scores, reverse=True) and scores[0] > scores[-1] and -1 <= scores[-1] <= scores[0] <= 1
     picked = drawn[3]
-    [painted] = painter.dream([CAT], count=1, seed=1, steps=1, prior_seed=picked.seed, candidates=1, prior_steps=4)
+    [painted] = painter.dream([CAT], count=1, seed=1, steps=1, prior_seed=picked.seed, candidates=1, prior_steps=4, preset=Preset.BEST)
     assert np.array_equal(painted.embed, picked.image_embed)
-    anew = Painter(painter.parts).dream([CAT], count=1, seed=1, steps=1, prior_seed=picked.seed, candidates=1, prior_steps=4)[0]
+    anew = Painter(painter.parts).dream([CAT], count=1, seed=1, steps=1, prior_seed=picked.seed, candidates=1, prior_steps=4, preset=Preset.BEST)[0]
     assert np.allclose(anew.embed, picked.image_embed, atol=1e-4)
 
 
