@@ -328,7 +328,8 @@ def test_weights_that_only_visit_paint_the_same_and_go_home(painter: Painter) ->
     offloaded = Painter.from_config(FOLDER / "picturebook.json", device="cpu", memory="offload")
     assert not offloaded.parts.lodging.is_resident
     home = {key: value.data_ptr() for key, value in offloaded.parts.stages[0].unet.state_dict().items()}
-    one, other = (each.dream([CAT], count=1, seed=7, steps=3)[0] for each in (painter, offloaded))
+    # A painter that remembers nothing: what was drawn in a larger batch differs by rounding.
+    one, other = (each.dream([CAT], count=1, seed=7, steps=3)[0] for each in (Painter(painter.parts), offloaded))
     assert np.array_equal(pixels(one), pixels(other))
     assert {key: value.data_ptr() for key, value in offloaded.parts.stages[0].unet.state_dict().items()} == home
 
