@@ -92,7 +92,7 @@ def remedy(error: Exception) -> str | None:
             return None
 
 
-async def run(settings: Settings, local: bool, studio: bool) -> None:
+async def run(settings: Settings, local: bool, studio: bool = False) -> None:
     """Hold everything open while the bot runs; the first part that ends, ends the rest."""
     history = await History.open(settings.data)
     async with contextlib.AsyncExitStack() as stack:
