@@ -45,11 +45,11 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A message to the person who asked: a result with its picture, or a text."""
+    """A message to the person who asked: a result with its files, or a text."""
 
     text: str
     embed: discord.Embed | None = None
-    upload: Upload | None = None
+    uploads: tuple[Upload, ...] = ()
     buttons: Callable[[], discord.ui.View] | None = None
 
     def content(self, user_id: int) -> dict[str, Any]:
@@ -58,8 +58,8 @@ class Post:
         content: dict[str, Any] = {"content": self.text, "allowed_mentions": pings}
         if self.buttons is not None:
             content |= {"view": self.buttons()}
-        if self.upload is not None:
-            return content | {"embed": self.embed, "file": self.upload.file()}
+        if self.uploads:
+            return content | {"embed": self.embed, "files": [upload.file() for upload in self.uploads]}
         return content | {"suppress_embeds": True}
 
 
@@ -195,7 +195,7 @@ class Address:
         return await self._post_in(await self._bot.create_dm(discord.Object(self._job.origin.user_id)), post, look_first)
 
     async def _post_in(self, place: Place, post: Post, look_first: bool) -> int:
-        if look_first and post.upload and (found := await self._posted_before(place)):
+        if look_first and post.uploads and (found := await self._posted_before(place)):
             return found
         # Within some minutes Discord posts a nonce once only, should an answer have been lost on its way.
         message = await place.send(**post.content(self._job.origin.user_id), **self._reference(place), nonce=f"reverie-{self._job.id}")

@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Any
 
 import discord
 
-from cogs._language import Language
-from engine.jobs import Job, Kind, Painting, Preset, Request, State
+from cogs._language import Language, mark
+from engine.jobs import WHEEL, Job, Kind, Painting, Preset, Request, State
+from engine.verdicts import Finding, Verdict
 
 PROMPT_SHOWN = 300
 """Characters of a prompt in a progress message."""
@@ -20,6 +22,21 @@ ALT_TEXT_LIMIT = 1024
 WORDS_LEFT_OUT = " … (`/words`)"
 BAR_WIDTH = 16
 BUTTONS_IN_A_ROW = 5
+CHOICES_LIMIT = 25
+"""Of a message's buttons, and of a field in a form."""
+DRAWS_SHOWN = 20
+"""Beside the other buttons of a card."""
+END_SHOWN = 300
+"""Characters of one of several prompts."""
+ARROWS = "↖↑↗←●→↙↓↘"
+"""The ways from the middle of a wheel, in reading order."""
+VERDICTS = {
+    Finding.SAME: mark("It is what its receipt says: not a pixel differs."),
+    Finding.ROUNDED: mark("It is what its receipt says: pixels differ by rounding only."),
+    Finding.DIFFERENT: mark("It is not what its receipt says: pixels differ."),
+    Finding.OTHER_SIZE: mark("It is not what its receipt says: that picture has another size."),
+    Finding.OTHER_MODEL: mark("Another model painted it, so it cannot be painted again here."),
+}
 COLOUR = discord.Colour(0x7C5CFC)
 LONG_S = 60.0
 """Whoever waited longer may be doing something else by now."""
@@ -57,11 +74,14 @@ class Act(StrEnum):
     BAN = "ban"
     ERASE = "erase"
     LOG = "log"
+    EXPLORE = "explore"
+    DRAW = "draw"
+    VERIFY = "verify"
 
 
 OF_JOBS = (
     *(Act.ENLARGE, Act.VARY, Act.AGAIN, Act.EDIT, Act.INFO, Act.DELETE, Act.CANCEL),
-    *(Act.SHOW, Act.SIMILAR, Act.FAMILY, Act.DOWNLOAD, Act.SHARE, Act.SHARE_ONE),
+    *(Act.SHOW, Act.SIMILAR, Act.FAMILY, Act.DOWNLOAD, Act.SHARE, Act.SHARE_ONE, Act.EXPLORE, Act.DRAW, Act.VERIFY),
 )
 """The number of these is a job's; that of others is a draft's, a picture's, a report's or nobody's."""
 BUTTON_ID = re.compile(rf"reverie:(?P<act>{'|'.join(Act)}):(?P<number>\d{{1,18}}):(?P<index>\d{{1,4}})")
@@ -97,24 +117,43 @@ def buttons(*rows: Sequence[Button]) -> discord.ui.View:
     return view
 
 
-def card_buttons(job: Job, kinds: frozenset[Kind], say: Language) -> discord.ui.View:
-    """Return what can be done with a grid."""
-    count = range(job.request.count)
+def choosable(job: Job) -> int:
+    """Return how many of a job's pictures can be chosen between: of many, the first."""
+    return 0 if job.request.kind in (Kind.DRAWS, Kind.VERIFY) else min(job.request.count, CHOICES_LIMIT)
+
+
+def card_buttons(job: Job, painting: Painting, kinds: frozenset[Kind], say: Language) -> discord.ui.View:
+    """Return what can be done with a result."""
     last = [button(Act.INFO, say("Info"), job.id), button(Act.DELETE, say("Delete"), job.id, style=discord.ButtonStyle.danger)]
-    if is_shareable(job):
+    if is_shareable(job) and choosable(job):
         last.insert(1, button(Act.SHARE, say("Share"), job.id))
-    if Kind.DREAM in kinds:
+    if Kind.DREAM in kinds and job.request.kind is not Kind.VERIFY:
         last.insert(0, button(Act.EDIT, say("Edit prompt"), job.id))
-    if job.request.kind in kinds:
+    if job.request.kind in kinds and job.request.kind is not Kind.VERIFY:
         last.insert(0, button(Act.AGAIN, say("Reroll"), job.id))
-    enlarge = [button(Act.ENLARGE, f"U{index + 1}", job.id, index) for index in count]
-    return buttons(enlarge, variation_buttons(job, kinds), last)
+    match job.request.kind:
+        case Kind.MORPH | Kind.VERIFY:
+            return buttons(last)
+        case Kind.DRAWS:
+            shown = painting.draws[:DRAWS_SHOWN] if Kind.DREAM in kinds else ()
+            return buttons([button(Act.DRAW, f"{index + 1} · {draw.score:.3f}", job.id, index) for index, draw in enumerate(shown)], last)
+        case Kind.EXPLORE:
+            return buttons(*wheel(job), last)
+        case _:
+            enlarge = [button(Act.ENLARGE, f"U{index + 1}", job.id, index) for index in range(job.request.count)]
+            return buttons(enlarge, variation_buttons(job, kinds), last)
+
+
+def wheel(job: Job) -> list[list[Button]]:
+    """Return a button for each picture of a wheel: those around go on from there, the one in the middle is enlarged."""
+    ways = [button(Act.ENLARGE if index == WHEEL // 2 else Act.EXPLORE, arrow, job.id, index) for index, arrow in enumerate(ARROWS)]
+    return [ways[start : start + 3] for start in range(0, WHEEL, 3)]
 
 
 def variation_buttons(job: Job, kinds: frozenset[Kind]) -> list[Button]:
     """Return a button for variations of each picture, none where the model makes none."""
     primary = discord.ButtonStyle.primary
-    return [button(Act.VARY, f"V{index + 1}", job.id, index, primary) for index in range(job.request.count)] if Kind.VARIATION in kinds else []
+    return [button(Act.VARY, f"V{index + 1}", job.id, index, primary) for index in range(choosable(job))] if Kind.VARIATION in kinds else []
 
 
 def single_buttons(job: Job, index: int, kinds: frozenset[Kind], say: Language) -> discord.ui.View:
@@ -126,7 +165,10 @@ def single_buttons(job: Job, index: int, kinds: frozenset[Kind], say: Language) 
 def info_buttons(job: Job, index: int | None, say: Language) -> discord.ui.View:
     """Return what can be found from a result."""
     similar = button(Act.SIMILAR, say("Similar pictures"), job.id, index or 0)
-    return buttons([similar, button(Act.FAMILY, say("Family"), job.id), button(Act.DOWNLOAD, say("Download"), job.id)])
+    found = [similar, button(Act.FAMILY, say("Family"), job.id), button(Act.DOWNLOAD, say("Download"), job.id)]
+    if choosable(job):
+        found += [button(Act.EXPLORE, say("Explore"), job.id, index or 0), button(Act.VERIFY, say("Verify"), job.id, index or 0)]
+    return buttons(found)
 
 
 def gallery_buttons(picture: int, job: Job, index: int, say: Language) -> discord.ui.View:
@@ -165,6 +207,18 @@ def title(request: Request, say: Language, limit: int = PROMPT_SHOWN) -> str:
     match request.kind:
         case Kind.DREAM | Kind.EMBED | Kind.UPSCALE:
             return prompt
+        case Kind.DRAWS:
+            return say("Draws of the prior: {prompt}", prompt=prompt)
+        case Kind.BLEND:
+            return say("Blend: {prompt}", prompt=prompt) if prompt else say("Blend of pictures")
+        case Kind.MORPH:
+            return say("Morph: {prompt}", prompt=prompt) if prompt else say("Morph between two pictures")
+        case Kind.EDIT:
+            return say("Edit: {before} → {prompt}", before=quote(request.before, (limit - 50) // 2), prompt=quote(request.prompt, (limit - 50) // 2))
+        case Kind.EXPLORE:
+            return say("What lies around a picture")
+        case Kind.VERIFY:
+            return say("Painted again from its receipt")
         case Kind.INPAINT:
             return say("Repainted: {prompt}", prompt=prompt)
         case Kind.VARIATION:
@@ -212,13 +266,19 @@ def message_link(guild_id: int | None, channel_id: int, message_id: int | None) 
 def result(job: Job, painting: Painting, known_words: Sequence[str], say: Language) -> discord.Embed:
     """Describe what was painted and how to paint it again; where the model did not know a word, say which ones it knows."""
     embed = discord.Embed(description=title(job.request, say, EMBED_TEXT_LIMIT), colour=COLOUR)
-    embed.add_field(name=say("Seed"), value=str(job.request.seed))
+    if painting.verdict is not None:
+        embed.add_field(name=say("Verdict"), value=verdict(painting.verdict, say), inline=False)
+    else:
+        embed.add_field(name=say("Seed"), value=str(job.request.seed))
     embed.add_field(name=say("Model"), value=shorten(painting.model, FIELD_LIMIT))
-    embed.add_field(name=say("Steps"), value=str(painting.steps))
-    embed.add_field(name=say("Guidance"), value=f"{painting.guidance:g}")
+    if painting.verdict is None:
+        embed.add_field(name=say("Steps"), value=str(painting.steps))
+        embed.add_field(name=say("Guidance"), value=f"{painting.guidance:g}")
     embed.add_field(name=say("Seconds"), value=f"{painting.seconds:.1f}")
     embed.add_field(name=say("Number"), value=f"#{job.id}")
     notes = [*job.origin.notes]
+    if painting.draws:
+        notes.append(say("The higher, the nearer the prior's draw is to the prompt. Press one to paint it."))
     if job.request.model not in ("", painting.model):
         gone, stand_in = quote(job.request.model, NAME_SHOWN), quote(painting.model, NAME_SHOWN)
         notes.append(say("The model {model} is gone; {other} painted this.", model=gone, other=stand_in))
@@ -232,28 +292,69 @@ def result(job: Job, painting: Painting, known_words: Sequence[str], say: Langua
     return embed
 
 
+def verdict(told: Verdict, say: Language) -> str:
+    """Say what painting a picture again came to."""
+    text = say(VERDICTS[told.finding])
+    if told.largest:
+        text += " " + say("Channels differ by {largest} of 255 at most, {mean} on average.", largest=told.largest, mean=f"{told.mean or 0:.2g}")
+    if told.differs:
+        text += " " + say("Not as it was then: {facts}.", facts=", ".join(told.differs))
+    return text
+
+
 def info(job: Job, painting: Painting, index: int | None, say: Language) -> str:
     """Say how to paint pictures again, as one text that a phone copies whole."""
     request = job.request
     seed = request.seed if index is None else request.seeds[index]
     prompt = " ".join(request.prompt.replace("`", "'").split())
-    values = {
-        "prompt": shorten(prompt, CONTENT_LIMIT - 500),
+    command, own = typed(request, shorten(prompt, CONTENT_LIMIT - 500))
+    values = own | {
         "seed": seed,
-        "count": request.count if index is None else 1,
+        "count": "" if request.kind.counts != Kind.DREAM.counts else request.count if index is None else 1,
         "steps": painting.steps,
         "guidance": f"{painting.guidance:g}",
         "preset": request.preset if request.preset is not Preset.BALANCED else "",
         "seamless": True if request.seamless else "",
         "model": painting.model if request.model and request.kind is Kind.DREAM else "",
     }
-    command = {Kind.DREAM: "/dream", Kind.VARIATION: "/variations", Kind.INPAINT: "/inpaint"}[request.kind]
-    typed = " ".join(f"{name}: {value}" for name, value in values.items() if value != "")
-    seeds = ", ".join(map(str, request.seeds))
+    options = " ".join(f"{name}: {value}" for name, value in values.items() if value != "")
+    seeds = ", ".join(map(str, dict.fromkeys(request.seeds)))
     facts = say(
         "#{number} · {model} · seeds {seeds} · asked by {owner}", number=job.id, model=painting.model, seeds=seeds, owner=f"<@{job.origin.user_id}>"
     )
-    return f"```\n{command} {typed}\n```{facts}"
+    return f"```\n{command} {options}\n```{facts}"
+
+
+def typed(request: Request, prompt: str) -> tuple[str, dict[str, Any]]:
+    """Return the command that asks for something, and those of its options that others have not; files are not among them."""
+    match request.kind:
+        case Kind.INPAINT:
+            return "/inpaint", {"prompt": prompt}
+        case Kind.VARIATION:
+            return "/variations", {"prompt": prompt} | of_shares(request)
+        case Kind.EDIT:
+            return "/edit", {"from": " ".join(request.before.split()), "to": prompt} | of_shares(request)
+        case Kind.EXPLORE:
+            return "/explore", {"step": "" if request.step is None else f"{request.step:g}"}
+        case Kind.DRAWS:
+            return "/draws", {"prompt": prompt, "number": request.count}
+        case Kind.VERIFY:
+            return "/verify", {}
+        case Kind.MORPH:
+            ends = zip(("from_prompt", "to_prompt"), request.ingredients, strict=True)
+            return "/morph", {name: shorten(end.prompt, END_SHOWN) for name, end in ends} | {"frames": request.count}
+        case Kind.BLEND:
+            prompts = [one.prompt for one in request.ingredients if one.prompt]
+            weights = [f"{one.weight:g}" for one in sorted(request.ingredients, key=lambda one: bool(one.prompt))]
+            named = {f"prompt_{number}": shorten(text, END_SHOWN) for number, text in enumerate(prompts, start=1)}
+            return "/blend", named | {"weights": " ".join(weights) if len(set(weights)) > 1 else ""}
+        case _:
+            return "/dream", {"prompt": prompt, "prior_seed": "" if request.prior_seed is None else request.prior_seed}
+
+
+def of_shares(request: Request) -> dict[str, str]:
+    """Return how far from a picture something was to go."""
+    return {"strength": "" if request.strength is None else f"{request.strength:g}", "drift": f"{request.drift:g}" if request.drift else ""}
 
 
 def listed(words: Sequence[str], limit: int) -> str:
@@ -267,7 +368,7 @@ def listed(words: Sequence[str], limit: int) -> str:
 def alt_text(request: Request, say: Language, count: int | None = None) -> str:
     """Describe a grid, or so many pictures of it, to those who don't see it."""
     count = request.count if count is None else count
-    what = " ".join(request.prompt.split()) or say("Variations of a picture")
+    what = " ".join(request.prompt.split()) or title(request, say)
     text = say("A picture: {what}", what=what) if count == 1 else say("A grid of {count} pictures: {what}", count=count, what=what)
     return shorten(text, ALT_TEXT_LIMIT)
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Protocol, TypeVar
@@ -18,7 +18,7 @@ from cogs._language import language
 from cogs._replies import FAILURES, Undeliverable, Withheld, sentence
 from engine import pictures
 from engine.errors import Broken, EngineError
-from engine.jobs import Job, Kind, Painting, State
+from engine.jobs import Job, Kind, Painting, Request, State
 from engine.worker import aside
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,20 @@ class Courier:
         return cards.progress(job, self.jobs.position(job), done_at(self.jobs, job), language(job.origin.locale))
 
 
+def shown(request: Request, painting: Painting) -> tuple[bytes, dict[str, bytes]]:
+    """Return a picture of all that a request came to, as PNG, and what moves, by the endings of its files."""
+    files = [picture.png for picture in painting.pictures]
+    match request.kind:
+        case Kind.MORPH:
+            return pictures.strip(files), {"gif": pictures.gif(files), "mp4": pictures.film(files)}
+        case Kind.DRAWS:
+            return pictures.bars([(str(number), draw.score) for number, draw in enumerate(painting.draws, start=1)]), {}
+        case Kind.VERIFY:
+            return pictures.comparison(request.image or b"", files[0] if files else None), {}
+        case _:
+            return pictures.grid(files), {}
+
+
 def done_at(jobs: Jobs, job: Job) -> int | None:
     """Estimate when a job will be done, in Unix seconds; None where nothing is known, or the estimate is used up."""
     eta_s = jobs.eta_s(job)
@@ -252,23 +266,26 @@ class Errand:
         await self._tell(error)
 
     async def _post_result(self, painting: Painting) -> int:
-        grid = await aside(pictures.grid, [picture.png for picture in painting.pictures])
+        sheet, films = await aside(shown, self._job.request, painting)
         try:
-            return await self._post_grid(painting, grid, self._job.origin.file_limit)
+            return await self._post_sheet(painting, sheet, films, self._job.origin.file_limit)
         except discord.HTTPException as refusal:
             if not too_large(refusal):
                 raise
-            log.info("job %d: its grid of %d bytes is too large for its place", self._job.id, len(grid))
-            return await self._post_grid(painting, grid, min(len(grid), self._job.origin.file_limit) // 4)
+            log.info("job %d: its grid of %d bytes is too large for its place", self._job.id, len(sheet))
+            return await self._post_sheet(painting, sheet, {}, min(len(sheet), self._job.origin.file_limit) // 4)
 
-    async def _post_grid(self, painting: Painting, grid: bytes, limit_bytes: int) -> int:
-        data, ending = await aside(pictures.fit, grid, limit_bytes)
+    async def _post_sheet(self, painting: Painting, sheet: bytes, films: Mapping[str, bytes], limit_bytes: int) -> int:
+        # What moves cannot be made smaller: where there is no room for all, it stays away.
+        films = films if sum(map(len, films.values())) <= limit_bytes // 2 else {}
+        data, ending = await aside(pictures.fit, sheet, limit_bytes - sum(map(len, films.values())))
         job = self._job
+        files = [*films.items(), (ending, data)]
         post = Post(
             cards.headline(job, time.time() - job.created_at, self._say),
             cards.result(job, painting, self._model.known_words or (), self._say),
-            self._upload(data, cards.file_name(job, ending)),
-            lambda: cards.card_buttons(job, self._model.kinds_of(job.request.model), self._say),
+            tuple(self._upload(data, cards.file_name(job, ending)) for ending, data in files),
+            lambda: cards.card_buttons(job, painting, self._model.kinds_of(job.request.model), self._say),
         )
         return await self._patiently(lambda again: self._address.post(post, look_first=self._restored or again))
 

@@ -136,7 +136,7 @@ class Desk:
     async def _take(self, request: Request, origin: Origin, parent: int | None, source: int | None, acknowledge: Acknowledge) -> None:
         if request.kind not in self.model.kinds_of(request.model) or (request.seamless and not self.model.can_be_seamless(request.model)):
             raise CannotDo(request.model or self.model.name)
-        if GONE in (request.image, request.mask):
+        if GONE in request.files:
             raise Forgotten
         try:
             job = await self.jobs.submit(request, origin, parent, source)

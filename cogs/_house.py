@@ -179,13 +179,13 @@ class House:
             WordsBlocked: the server wants such requests refused, or nothing is left of it.
         """
         words = self.preferences.filter(place.guild_id)
-        broken = words.find(request.prompt)
+        broken = [rule for text in request.texts for rule in words.find(text)]
         if not broken:
             return request, []
-        kept = words.censored(request.prompt)
-        if self.preferences.server(place.guild_id, "word_policy") != "remove" or not kept.strip(NO_WORDS):
-            raise WordsBlocked(broken)
-        return replace(request, prompt=kept), [say("Words that are not allowed here were taken out.")]
+        is_left = all(words.censored(text).strip(NO_WORDS) for text in request.texts)
+        if self.preferences.server(place.guild_id, "word_policy") != "remove" or not is_left:
+            raise WordsBlocked(list(dict.fromkeys(broken)))
+        return request.worded(words.censored), [say("Words that are not allowed here were taken out.")]
 
     def _jobs_here(self, place: Place) -> int:
         origins = [job.origin for job in self._waiting.unfinished]

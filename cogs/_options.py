@@ -9,6 +9,7 @@ Prompt = app_commands.Range[str, 1, PROMPT_LIMIT]
 Count = app_commands.Range[int, 1, COUNT_LIMIT]
 Seed = app_commands.Range[int, 0, SEED_LIMIT - 1]
 Steps = app_commands.Range[int, 1, STEPS_LIMIT]
+Share = app_commands.Range[float, 0.0, 1.0]
 Guidance = app_commands.Range[float, 0.0, GUIDANCE_LIMIT]
 PRESET_NAMES: dict[str, str] = {Preset.FAST: mark("fast"), Preset.BALANCED: mark("balanced"), Preset.BEST: mark("best")}
 PRESETS = [app_commands.Choice(name=name, value=preset) for preset, name in PRESET_NAMES.items()]

@@ -104,7 +104,9 @@ class Card(commands.Cog):
         """Let the presser write another prompt."""
         job, say = await self._desk.remembered(number), language_of(interaction)
         style = discord.TextStyle.paragraph
-        written = discord.ui.TextInput[discord.ui.Modal](custom_id="prompt", style=style, default=job.request.prompt or None, max_length=PROMPT_LIMIT)
+        written = discord.ui.TextInput[discord.ui.Modal](
+            custom_id="prompt", style=style, default=job.request.prompt[:PROMPT_LIMIT] or None, max_length=PROMPT_LIMIT
+        )
         await open_form(interaction, Form.EDIT, number, say("Edit prompt"), discord.ui.Label(text=say("What to paint"), component=written))
 
     @commands.Cog.listener("on_interaction")
@@ -188,7 +190,7 @@ class Card(commands.Cog):
             data, ending = await aside(pictures.fit, picture.png, limit // max(len(painting.pictures), 1))
             files.append(Upload(data, f"{job.id}-{index + 1}.{ending}", cards.alt_text(job.request, say, 1), spoiler).file())
         embed = cards.result(job, painting, self._desk.model.known_words or (), say)
-        view = cards.card_buttons(job, self._desk.model.kinds_of(job.request.model), say)
+        view = cards.card_buttons(job, painting, self._desk.model.kinds_of(job.request.model), say)
         await interaction.edit_original_response(embed=embed, attachments=files, view=view)
         await self._desk.history.collected(job)
 
@@ -256,10 +258,10 @@ def rerolled(request: Request) -> Request:
 
 
 def reworded(request: Request, prompt: str) -> Request:
-    """Return a request with another prompt and seed; what was a variation becomes a dream, for its picture knows nothing of the words."""
-    if request.kind is Kind.VARIATION:
-        request = replace(request, kind=Kind.DREAM, prompt=prompt, image=None)
-    return replace(rerolled(request), prompt=prompt)
+    """Return a request with another prompt and seed; what was made of pictures becomes a dream, for these know nothing of the words."""
+    if request.kind not in (Kind.DREAM, Kind.INPAINT, Kind.EDIT):
+        request = request.turned_into(Kind.DREAM, prompt=prompt)
+    return replace(rerolled(request), prompt=prompt, prior_seed=None)
 
 
 def check_owner(interaction: discord.Interaction, job: Job) -> None:

@@ -1,6 +1,6 @@
 """/dream and /words: from a prompt to a job, and what the model was shown."""
 
-from dataclasses import replace
+from typing import Any
 
 import discord
 from discord import app_commands
@@ -34,6 +34,7 @@ class Dream(commands.Cog):
         prompt="What to paint",
         model="Which model paints, if not the usual one",
         seamless="Let every picture go on in its neighbours; not all models can",
+        prior_seed="Paint all pictures from one draw of the prior, which /draws shows",
         **DESCRIPTIONS,
     )
     @app_commands.choices(preset=PRESETS)
@@ -49,13 +50,14 @@ class Dream(commands.Cog):
         spoiler: bool | None = None,
         model: str | None = None,
         seamless: bool = False,
+        prior_seed: Seed | None = None,
     ) -> None:
         """Paint what a prompt describes."""
         if model is not None:
             self.check_model(model)
         asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler, "model": model}
         usual = self._desk.defaults(interaction).with_options(**asked)
-        await self._desk.accept(interaction, replace(usual.request(prompt, seed), seamless=seamless), spoiler=usual.spoiler)
+        await self._desk.accept(interaction, usual.request(prompt, seed, seamless=seamless, **of_draw(prior_seed)), spoiler=usual.spoiler)
 
     @dream.autocomplete("model")
     async def offered(self, interaction: discord.Interaction, typed: str) -> list[app_commands.Choice[str]]:
@@ -88,6 +90,11 @@ class Dream(commands.Cog):
         else:
             text = say("I know more words than a list can hold. Just try.")
         await interaction.response.send_message(shorten(text, CONTENT_LIMIT), ephemeral=True)
+
+
+def of_draw(prior_seed: int | None) -> dict[str, Any]:
+    """Return the fields of a request for pictures of one draw of the prior, of no further ones that may be nearer to the prompt."""
+    return {} if prior_seed is None else {"prior_seed": prior_seed, "candidates": 1}
 
 
 async def setup(bot: Reverie) -> None:

@@ -62,7 +62,7 @@ class Sharing(commands.Cog):
         if job.request.count == 1:
             await self.share_picture(interaction, job, 0, interaction.message)
             return
-        choices = [cards.button(cards.Act.SHARE_ONE, str(position + 1), number, position) for position in range(job.request.count)]
+        choices = [cards.button(cards.Act.SHARE_ONE, str(position + 1), number, position) for position in range(cards.choosable(job))]
         say = language_of(interaction)
         await interaction.response.send_message(say("Share which picture?"), view=cards.buttons(choices), ephemeral=True)
 

@@ -161,7 +161,7 @@ class Inpaint(commands.Cog):
             choices = 1
         else:
             content = {"job": found.job.id, "index": found.index, "spoiler": found.job.origin.spoiler}
-            choices = 1 if found.index is not None else found.job.request.count
+            choices = 1 if found.index is not None else cards.choosable(found.job)
         number = await self._desk.history.add_draft(interaction.user.id, content)
         say = language_of(interaction)
         await open_form(interaction, Form.INPAINT, number, say("Repaint a part"), *form_fields(choices, say))

@@ -1,7 +1,6 @@
 """/variations and the menu *Variations*: other pictures with the meaning of a given one."""
 
 import secrets
-from dataclasses import replace
 
 import discord
 from discord import app_commands
@@ -11,8 +10,8 @@ from cogs import _cards as cards
 from cogs._client import Reverie
 from cogs._desk import Desk, check_place, uploaded_picture
 from cogs._language import language_of
-from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Steps
-from cogs._replies import CannotDo
+from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Share, Steps
+from cogs._replies import CannotDo, NoPicture
 from engine.jobs import SEED_LIMIT, Job, Kind, Preset, Request
 
 
@@ -27,6 +26,8 @@ class Variations(commands.Cog):
     @app_commands.describe(
         image="The picture to vary",
         prompt="Words for models that read text beside the picture",
+        strength="How far from the picture: 0 is nearly the picture itself, 1 nothing but its meaning",
+        drift="How far to turn its meaning aside, each picture another way",
         **DESCRIPTIONS | {"guidance": "How strictly to follow the picture; 1 is not at all strict"},
     )
     @app_commands.choices(preset=PRESETS)
@@ -41,6 +42,8 @@ class Variations(commands.Cog):
         guidance: Guidance | None = None,
         preset: str | None = None,
         spoiler: bool | None = None,
+        strength: Share | None = None,
+        drift: Share | None = None,
     ) -> None:
         """Paint variations of a picture."""
         check_place(interaction)
@@ -49,7 +52,8 @@ class Variations(commands.Cog):
         picture = await self._desk.picture(image)
         asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler}
         usual = self._desk.defaults(interaction).with_options(**asked)
-        await self._desk.accept(interaction, usual.request(prompt or "", seed, Kind.VARIATION, picture), spoiler=usual.spoiler)
+        request = usual.request(prompt or "", seed, Kind.VARIATION, picture, strength=strength, drift=drift or 0.0)
+        await self._desk.accept(interaction, request, spoiler=usual.spoiler)
 
     async def from_message(self, interaction: discord.Interaction, message: discord.Message) -> None:
         """Paint variations of the picture in a message; of one of our grids, ask which."""
@@ -66,6 +70,8 @@ class Variations(commands.Cog):
             await vary(self._desk, interaction, shown.job, shown.index)
         else:
             choices = cards.variation_buttons(shown.job, self._desk.model.kinds_of(shown.job.request.model))
+            if not cards.choosable(shown.job):
+                raise NoPicture
             if not choices:
                 raise CannotDo(shown.job.request.model or self._desk.model.name)
             say = language_of(interaction)
@@ -89,7 +95,7 @@ async def variation_of(desk: Desk, job: Job, index: int) -> Request:
     """
     pictures = (await desk.painted(job)).pictures
     png = pictures[min(index, len(pictures) - 1)].png
-    return replace(job.request, seed=secrets.randbelow(SEED_LIMIT), kind=Kind.VARIATION, image=png, mask=None)
+    return job.request.turned_into(Kind.VARIATION, seed=secrets.randbelow(SEED_LIMIT), image=png)
 
 
 async def setup(bot: Reverie) -> None:

@@ -31,14 +31,25 @@ from tqdm import tqdm
 
 from engine import pictures
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import CANDIDATES_LIMIT, COUNT_LIMIT, GUIDANCE_LIMIT, SEED_LIMIT, STEPS_LIMIT, Preset, Progress, Report, check_prompt, check_range
+from engine.jobs import (
+    CANDIDATES_LIMIT,
+    COUNT_LIMIT,
+    FRAMES_LIMIT,
+    GUIDANCE_LIMIT,
+    INGREDIENTS_LIMIT,
+    LEAST_FRAMES,
+    SEED_LIMIT,
+    STEPS_LIMIT,
+    Preset,
+    Progress,
+    Report,
+    check_prompt,
+    check_range,
+)
 from engine.options import (
     EDIT_STRENGTH,
     EFFORTS,
     EXPLORE_STEP,
-    FRAMES_LIMIT,
-    INGREDIENTS_LIMIT,
-    LEAST_FRAMES,
     Keywords,
     Options,
     Solver,

@@ -203,6 +203,24 @@ MIGRATIONS = (
     CREATE UNIQUE INDEX prediction_name ON prediction (user_id, name);
     CREATE INDEX prediction_open ON prediction (job) WHERE is_closed = 0;
     """,
+    # 7. What only unCLIP can do: what pictures are made of and how far they go, and what a job comes to beside pictures, as JSON.
+    """
+    ALTER TABLE job ADD COLUMN prior_seed INTEGER;
+    ALTER TABLE job ADD COLUMN before TEXT NOT NULL DEFAULT '';
+    ALTER TABLE job ADD COLUMN strength REAL;
+    ALTER TABLE job ADD COLUMN drift REAL NOT NULL DEFAULT 0;
+    ALTER TABLE job ADD COLUMN step REAL;
+    ALTER TABLE job ADD COLUMN outcome TEXT NOT NULL DEFAULT '{}';
+    CREATE TABLE ingredient (
+        job INTEGER NOT NULL REFERENCES job (id),
+        position INTEGER NOT NULL,
+        picture TEXT REFERENCES upload (hash),
+        prompt TEXT NOT NULL,
+        weight REAL NOT NULL,
+        PRIMARY KEY (job, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX ingredient_picture ON ingredient (picture);
+    """,
 )
 """Applied in order, never edited. `PRAGMA user_version` counts the applied ones."""
 

@@ -9,14 +9,15 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.database import Database, Row, owners, searchable
 from engine.errors import Repeated
-from engine.jobs import UNFINISHED, Embedding, Job, Kind, Origin, Painting, Picture, Prediction, Preset, Request, State
+from engine.jobs import UNFINISHED, Drawn, Embedding, Ingredient, Job, Kind, Origin, Painting, Picture, Prediction, Preset, Request, State
 from engine.similar import signature
+from engine.verdicts import Finding, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,9 @@ JOBS = f"""
 """
 """Jobs with the pictures that were handed in for them, and what is to be known of those that came over HTTP."""
 PICTURES = "SELECT picture.*, embedding.space, embedding.vector FROM picture LEFT JOIN embedding ON embedding.picture = picture.id"
-USED_UPLOADS = " UNION ".join(f"SELECT {column} FROM {table} WHERE {column} NOT NULL" for table in ("job", "draft") for column in ("image", "mask"))
+PLACES = (("job", "image"), ("job", "mask"), ("draft", "image"), ("draft", "mask"), ("ingredient", "picture"))
+"""Tables and columns in which names of uploads stand."""
+USED_UPLOADS = " UNION ".join(f"SELECT {column} FROM {table} WHERE {column} NOT NULL" for table, column in PLACES)
 UNUSED_UPLOADS = f"DELETE FROM upload WHERE hash NOT IN ({USED_UPLOADS})"
 """Forgets what people handed in where nothing needs it any longer."""
 ONCE = ("job.event_id", "prediction.name")
@@ -94,6 +97,11 @@ class History:
             "candidates": request.candidates,
             "prior_steps": request.prior_steps,
             "prior_guidance": request.prior_guidance,
+            "prior_seed": request.prior_seed,
+            "before": request.before,
+            "strength": request.strength,
+            "drift": request.drift,
+            "step": request.step,
             "parent": parent,
             "source": await self._job_of_picture(parent) if source is None and parent is not None else source,
             "user_id": origin.user_id,
@@ -118,6 +126,9 @@ class History:
                 job_id = await self.database.insert("job", values | pictures)
                 words = {"rowid": job_id, "prompt": searchable(request.prompt), "owner": owners(origin.user_id, origin.guild_id)}
                 await self.database.insert("job_words", words)
+                for position, one in enumerate(request.ingredients):
+                    made_of: dict[str, object] = {"picture": await self._keep(one.picture), "prompt": one.prompt, "weight": one.weight}
+                    await self.database.insert("ingredient", {"job": job_id, "position": position} | made_of)
                 if origin.prediction is not None:
                     await self.database.insert("prediction", row_of(job_id, origin.user_id, origin.prediction))
         except sqlite3.IntegrityError as error:
@@ -137,6 +148,18 @@ class History:
         name = hashlib.sha256(data).hexdigest()
         await self.database.write("INSERT OR IGNORE INTO upload VALUES (?, ?)", name, data)
         return name
+
+    async def handed_in(self, user_id: int, hashes: Sequence[str]) -> dict[str, bytes]:
+        """Return the pictures that a person handed in earlier, by the beginnings of their SHA-256; those of others are none of theirs."""
+        query = """
+            WITH own (id) AS (SELECT id FROM job WHERE user_id = ?1 AND removed_by IS NULL)
+            SELECT hash, data FROM upload WHERE substr(hash, 1, ?2) = ?3 AND hash IN (
+                SELECT image FROM job WHERE id IN own UNION SELECT mask FROM job WHERE id IN own
+                UNION SELECT picture FROM ingredient WHERE job IN own
+            )
+        """
+        found = [(name, await self._rows(query, user_id, len(name), name)) for name in hashes if name]
+        return {name: rows[0]["data"] for name, rows in found if rows}
 
     async def add_draft(self, user_id: int, content: Mapping[str, Any], image: bytes | None = None, mask: bytes | None = None) -> int:
         """Remember a request that waits for a person's yes or for more details, and return its id; old ones are forgotten."""
@@ -166,7 +189,14 @@ class History:
     async def find(self, job_id: int) -> Job | None:
         """Return any job that was ever asked for, ended or not, without its pictures."""
         rows = await self._rows(f"{JOBS} WHERE job.id = ?", job_id) if 0 < job_id < 2**63 else []
-        return job_of(rows[0]) if rows else None
+        return job_of(rows[0], await self._ingredients(rows[0])) if rows else None
+
+    async def _ingredients(self, row: Row) -> tuple[Ingredient, ...]:
+        """Return what a job is made of."""
+        query = "SELECT prompt, weight, data FROM ingredient LEFT JOIN upload ON hash = picture WHERE job = ? ORDER BY position"
+        return tuple(
+            Ingredient(None if one["prompt"] else one["data"] or GONE, one["prompt"], one["weight"]) for one in await self._rows(query, row["id"])
+        )
 
     async def painting_of(self, job: Job) -> Painting | None:
         """Return what a job came to, with its pictures; None where there are none, they are withheld or were deleted, or their files are lost."""
@@ -239,7 +269,7 @@ class History:
         """
         marks = ", ".join("?" * len(UNFINISHED))
         rows = await self._rows(f"{JOBS} WHERE job.state IN ({marks}) ORDER BY job.id", *UNFINISHED)
-        jobs = [job_of(row) for row in rows]
+        jobs = [job_of(row, await self._ingredients(row)) for row in rows]
         for job, row in zip(jobs, rows, strict=True):
             if row["state"] == State.PAINTED:
                 job.painting = await self._painting(row)
@@ -266,6 +296,7 @@ class History:
             unknown_words=tuple(json.loads(row["unknown_words"])),
             space=next((p["space"] for p in pictures if p["space"] is not None), ""),
             embedding=next((Embedding(*pair) for pair in await self._rows("SELECT text, image FROM embedded WHERE job = ?", row["id"])), None),
+            **outcome_of(row["outcome"]),
         )
 
     async def set_message(self, job: Job, message_id: int) -> None:
@@ -315,6 +346,7 @@ class History:
                 used_guidance=painting.guidance,
                 unknown_words=json.dumps(painting.unknown_words),
                 seconds=painting.seconds,
+                outcome=written_outcome(painting),
             )
 
     async def _keep_embeddings(self, job: Job, painting: Painting) -> None:
@@ -340,8 +372,8 @@ class History:
 
     async def seconds_per_picture(self) -> float | None:
         """Return the median over the latest jobs; None before the first."""
-        query = "SELECT seconds / count AS pace FROM job WHERE seconds IS NOT NULL AND kind != ? ORDER BY id DESC LIMIT ?"
-        rows = await self._rows(query, Kind.EMBED, LATEST)
+        query = "SELECT seconds / count AS pace FROM job WHERE seconds IS NOT NULL AND kind NOT IN (?, ?) ORDER BY id DESC LIMIT ?"
+        rows = await self._rows(query, Kind.EMBED, Kind.DRAWS, LATEST)
         paces = sorted(row["pace"] for row in rows)
         return paces[len(paces) // 2] if paces else None
 
@@ -395,8 +427,27 @@ def prediction_of(row: Row) -> Prediction | None:
     return None if row["name"] is None else Prediction(row["name"], row["words"], row["webhook"], tuple(json.loads(row["events"])))
 
 
-def job_of(row: Row) -> Job:
-    """Rebuild a job from its row and uploads."""
+def written_outcome(painting: Painting) -> str:
+    """Return what a job came to beside pictures, as JSON."""
+    outcome: dict[str, Any] = {"draws": [(one.seed, one.score) for one in painting.draws]} if painting.draws else {}
+    if painting.verdict is not None:
+        outcome["verdict"] = asdict(replace(painting.verdict, picture=None))
+    return json.dumps(outcome)
+
+
+def outcome_of(written: str) -> dict[str, Any]:
+    """Read what a job came to beside pictures, as fields of a `Painting`."""
+    outcome = json.loads(written)
+    if "draws" in outcome:
+        outcome["draws"] = tuple(Drawn(*one) for one in outcome["draws"])
+    if "verdict" in outcome:
+        told = outcome["verdict"]
+        outcome["verdict"] = Verdict(**told | {"finding": Finding(told["finding"]), "differs": tuple(told["differs"])})
+    return dict(outcome)
+
+
+def job_of(row: Row, ingredients: tuple[Ingredient, ...]) -> Job:
+    """Rebuild a job from its row, uploads and ingredients."""
     kind = Kind(row["kind"])
     request = Request(
         row["prompt"],
@@ -413,6 +464,12 @@ def job_of(row: Row) -> Job:
         row["candidates"],
         row["prior_steps"],
         row["prior_guidance"],
+        row["prior_seed"],
+        row["before"],
+        row["strength"],
+        row["drift"],
+        row["step"],
+        ingredients,
     )
     origin = Origin(
         row["user_id"],

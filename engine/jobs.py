@@ -11,9 +11,11 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from engine.errors import EngineError, InvalidRequest
+from engine.verdicts import Verdict
 
 PROMPT_LIMIT = 1000
 """Characters of a prompt. CLIP reads its first few dozen tokens; Discord would allow 6,000 characters."""
+USUAL_COUNT = 4
 COUNT_LIMIT = 9
 """Pictures of a request: the largest grid is 3 × 3."""
 SEED_LIMIT = 2**32
@@ -27,6 +29,17 @@ GUIDANCE_LIMIT = 20.0
 CANDIDATES_LIMIT = 32
 """Draws of the prior that CLIP chooses between."""
 PRIOR_STEPS_LIMIT = 1000
+INGREDIENTS_LIMIT = 5
+"""Pictures and prompts that are blended."""
+WEIGHT_LIMIT = 100.0
+"""Of an ingredient beside others."""
+LEAST_FRAMES, USUAL_FRAMES, FRAMES_LIMIT = 2, 9, 32
+"""Of a morph."""
+WHEEL = 9
+"""Pictures of a wheel: one in the middle, and those around it."""
+USUAL_DRAWS = 8
+SOURCES_LIMIT = 5
+"""Files that a picture was made from."""
 LEAST_STEPS = 2
 """Of the prior: the last of its times is the one that it ends at."""
 
@@ -85,16 +98,72 @@ class Kind(StrEnum):
     INPAINT = "inpaint"
     UPSCALE = "upscale"
     EMBED = "embed"
+    BLEND = "blend"
+    MORPH = "morph"
+    EDIT = "edit"
+    EXPLORE = "explore"
+    DRAWS = "draws"
+    VERIFY = "verify"
 
     @property
     def needs_picture(self) -> bool:
         """Whether it begins with a picture that somebody hands in."""
-        return self not in (Kind.DREAM, Kind.EMBED)
+        return self in (Kind.VARIATION, Kind.INPAINT, Kind.UPSCALE, Kind.EDIT, Kind.EXPLORE, Kind.VERIFY)
 
     @property
     def needs_words(self) -> bool:
         """Whether there is nothing to do without a prompt."""
-        return self not in (Kind.VARIATION, Kind.UPSCALE)
+        return self in (Kind.DREAM, Kind.INPAINT, Kind.EMBED, Kind.EDIT, Kind.DRAWS)
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether it is made of several pictures and prompts."""
+        return self in (Kind.BLEND, Kind.MORPH)
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """How many pictures it may be asked for, at least and at most; of draws, how many draws."""
+        match self:
+            case Kind.EMBED | Kind.VERIFY:
+                return 1, 1
+            case Kind.MORPH:
+                return LEAST_FRAMES, FRAMES_LIMIT
+            case Kind.EXPLORE:
+                return WHEEL, WHEEL
+            case Kind.DRAWS:
+                return 1, CANDIDATES_LIMIT
+            case _:
+                return 1, COUNT_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Ingredient:
+    """A picture or a prompt that something is made of, and how much it counts beside the others.
+
+    Raises:
+        InvalidRequest: it is neither or both, or the weight is out of range.
+    """
+
+    picture: bytes | None = field(default=None, repr=False)
+    prompt: str = ""
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if (self.picture is None) == (not self.prompt):
+            raise InvalidRequest("ingredients", "be a picture or a prompt each")
+        if self.prompt:
+            check_prompt(self.prompt)
+        if not 0 < self.weight <= WEIGHT_LIMIT:
+            raise InvalidRequest("weights", "be above 0 and at most {most:g}, not {value:g}", most=WEIGHT_LIMIT, value=self.weight)
+
+    @property
+    def value(self) -> bytes | str:
+        """The picture or the prompt."""
+        return self.prompt if self.picture is None else self.picture
+
+
+JOINED_BY = {Kind.BLEND: " + ", Kind.MORPH: " → "}
+"""What stands between the prompts of which something is made, where they are shown as one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +172,22 @@ class Request:
 
     A variation varies `image`, upscaling enlarges it, and neither needs a prompt; inpainting repaints what is white in `mask`, a PNG of the picture's
     size. Both are files of any usual format, see `engine.uploads`. `model` is the name of a model; empty stands for the usual one. `seamless` lets
-    each picture go on in its neighbours in the grid. The prior draws `candidates` of which CLIP keeps the best, with steps and guidance of its own;
-    embedding is its work alone, and comes to one pair of embeddings and no picture.
+    each picture go on in its neighbours in the grid. The prior draws `candidates` of which CLIP keeps the best, with steps and guidance of its own,
+    and with the seed of each picture or `prior_seed` for all; embedding is its work alone, and comes to one pair of embeddings and no picture, and
+    draws are so many seeds of its, with how near each comes to the prompt.
+
+    A blend and a morph are made of `ingredients`, and their prompt is what joins those of these; a morph has `count` frames. An edit changes what
+    `before` says of `image` into what the prompt says, by `strength`; that of a variation, None for 1, is how far from the picture it may go, and its
+    `drift` turns the meaning aside. What lies `step` away from `image` is explored. To verify `image` is to paint it again from its receipt, for
+    which `ingredients` are the files that it was made from.
 
     Raises:
-        InvalidRequest: a value is outside its range (the limits above), or a picture is missing.
+        InvalidRequest: a value is outside its range (the limits above), or a picture or an ingredient is missing.
     """
 
     prompt: str
     seed: int
-    count: int = 4
+    count: int = USUAL_COUNT
     steps: int | None = None
     guidance: float | None = None
     kind: Kind = Kind.DREAM
@@ -124,15 +199,27 @@ class Request:
     candidates: int | None = None
     prior_steps: int | None = None
     prior_guidance: float | None = None
+    prior_seed: int | None = None
+    before: str = ""
+    strength: float | None = None
+    drift: float = 0.0
+    step: float | None = None
+    ingredients: tuple[Ingredient, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.prompt or self.kind.needs_words:
+        if self.kind.is_mixed:
+            # One text to show, to search for and to look through, whoever changes an ingredient.
+            object.__setattr__(self, "prompt", JOINED_BY[self.kind].join(one.prompt for one in self.ingredients if one.prompt))
+        elif self.prompt or self.kind.needs_words:
             check_prompt(self.prompt)
+        if self.kind is Kind.EDIT:
+            check_prompt(self.before)
+        self._check_ingredients()
         if self.kind.needs_picture and not self.image:
             raise InvalidRequest("picture", "be given")
         if self.kind is Kind.INPAINT and not self.mask:
             raise InvalidRequest("mask", "be given")
-        check_range("count", self.count, 1, 1 if self.kind is Kind.EMBED else COUNT_LIMIT)
+        check_range("count", self.count, *self.kind.counts)
         check_range("seed", self.seed, 0, SEED_LIMIT - 1)
         if self.steps is not None:
             check_range("steps", self.steps, 1, STEPS_LIMIT)
@@ -144,11 +231,52 @@ class Request:
             check_range("prior_steps", self.prior_steps, LEAST_STEPS, PRIOR_STEPS_LIMIT)
         if self.prior_guidance is not None:
             check_range("prior_guidance", self.prior_guidance, 0, GUIDANCE_LIMIT)
+        if self.prior_seed is not None:
+            check_range("prior_seed", self.prior_seed, 0, SEED_LIMIT - 1)
+        check_range("strength", 0 if self.strength is None else self.strength, 0, 1)
+        check_range("drift", self.drift, 0, 1)
+        check_range("step", 0 if self.step is None else self.step, 0, 1)
+
+    def _check_ingredients(self) -> None:
+        if self.kind is Kind.MORPH and len(self.ingredients) != 2:
+            raise InvalidRequest("ingredients", "be two, where it begins and where it ends")
+        if self.kind is Kind.BLEND and not 2 <= len(self.ingredients) <= INGREDIENTS_LIMIT:
+            raise InvalidRequest("ingredients", "be two to {most} pictures or prompts", most=INGREDIENTS_LIMIT)
+        if self.kind is Kind.VERIFY and (len(self.ingredients) > SOURCES_LIMIT or any(one.prompt for one in self.ingredients)):
+            raise InvalidRequest("sources", "be at most {most} pictures", most=SOURCES_LIMIT)
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One seed per picture: asking for seed + 2 and one picture paints the third picture again."""
-        return tuple((self.seed + index) % SEED_LIMIT for index in range(self.count))
+        """One seed per picture: asking for seed + 2 and one picture paints the third picture again. Morphs and wheels have one for all."""
+        has_one = self.kind in (Kind.MORPH, Kind.EXPLORE)
+        return tuple((self.seed + index * (not has_one)) % SEED_LIMIT for index in range(self.count))
+
+    @property
+    def files(self) -> tuple[bytes, ...]:
+        """All pictures that were handed in."""
+        return tuple(file for file in (self.image, self.mask, *(one.picture for one in self.ingredients)) if file is not None)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Everything that somebody wrote, piece by piece."""
+        own = () if self.kind.is_mixed else (self.prompt,)
+        return tuple(text for text in (*own, self.before, *(one.prompt for one in self.ingredients)) if text)
+
+    def turned_into(self, kind: Kind, **changes: Any) -> "Request":
+        """Return a request for another kind of work in the same way: as many pictures, where both kinds may be asked for so many."""
+        count = self.count if self.kind.counts == kind.counts else USUAL_COUNT
+        bare = {"image": None, "mask": None, "prior_seed": None, "before": "", "strength": None, "drift": 0.0, "step": None, "ingredients": ()}
+        changed: dict[str, Any] = {"kind": kind, "count": count} | bare | changes
+        return replace(self, **changed)
+
+    def worded(self, change: Callable[[str], str]) -> "Request":
+        """Return it with every text changed.
+
+        Raises:
+            InvalidRequest: nothing is left of one that there must be.
+        """
+        ingredients = tuple(replace(one, prompt=change(one.prompt)) if one.prompt else one for one in self.ingredients)
+        return replace(self, prompt=change(self.prompt), before=change(self.before), ingredients=ingredients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +356,19 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True)
+class Drawn:
+    """An embedding that the prior draws with a seed, and how near it comes to the prompt: the cosine between the two."""
+
+    seed: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class Painting:
     """All pictures of a job. `steps` and `guidance` are those used; `unknown_words` are those of the prompt that the model never saw.
 
-    `space` names the CLIP that embedded the pictures: embeddings of one space can be compared. What was only embedded has no pictures.
+    `space` names the CLIP that embedded the pictures: embeddings of one space can be compared. What was only embedded or drawn has no pictures;
+    `draws` come the nearest first, and of what was verified there is a `verdict` beside the picture that was painted again.
     """
 
     pictures: tuple[Picture, ...]
@@ -242,6 +379,8 @@ class Painting:
     unknown_words: tuple[str, ...] = ()
     space: str = ""
     embedding: Embedding | None = field(default=None, repr=False)
+    draws: tuple[Drawn, ...] = ()
+    verdict: Verdict | None = None
 
     def only(self, position: int) -> "Painting | None":
         """Return it with one of its pictures alone, None where there is no such one."""

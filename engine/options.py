@@ -11,10 +11,12 @@ from engine.jobs import (
     CANDIDATES_LIMIT,
     COUNT_LIMIT,
     GUIDANCE_LIMIT,
+    INGREDIENTS_LIMIT,
     LEAST_STEPS,
     PRIOR_STEPS_LIMIT,
     SEED_LIMIT,
     STEPS_LIMIT,
+    WEIGHT_LIMIT,
     Preset,
     check_range,
 )
@@ -23,12 +25,6 @@ ALWAYS = (0.0, 1.0)
 """The interval of guidance that leaves no time out."""
 RESAMPLES_LIMIT = 20
 """Times that a step is taken when a part of a picture is repainted."""
-INGREDIENTS_LIMIT = 5
-"""Pictures and prompts that are blended."""
-WEIGHT_LIMIT = 100.0
-"""Of an ingredient beside others."""
-LEAST_FRAMES, FRAMES_LIMIT = 2, 32
-"""Of a morph."""
 EDIT_STRENGTH = 0.5
 EXPLORE_STEP = 0.4
 

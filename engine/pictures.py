@@ -1,6 +1,7 @@
 """Grids, strips, films, file sizes and receipts: Pillow and PyAV, no tensors."""
 
 import functools
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import (  # noqa: F401  # Pillow saves formats only whose modules have been imported.
     GifImagePlugin,
     Image,
+    ImageChops,
     ImageDraw,
     ImageFont,
     ImageOps,
@@ -37,6 +39,11 @@ GROUND, INK, LINE, ACCENT = (43, 45, 49), (219, 222, 225), (128, 132, 142), (124
 VEIL_COLOURS = 3
 """Colours in a row, and in a column, that a veil lets through: of nine nobody guesses what is behind."""
 VEIL_DARKNESS = 0.5
+BARS_PX = 512
+DIFFERENCE_TIMES = 16
+"""What differs by rounding only is seen all the same."""
+HASH_DIGITS = 16
+"""Of a file or a model on a receipt: enough to tell whether it is the same."""
 
 
 def encode(picture: Image.Image) -> bytes:
@@ -110,6 +117,30 @@ def film(pictures: Sequence[bytes], tile_px: int = TILE_PX) -> bytes:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+def bars(values: Sequence[tuple[str, float]]) -> bytes:
+    """Draw values from 0 on as bars, each between its name and its number, the longest across the sheet, as PNG."""
+    height, most = LABEL_PX + GAP_PX, max(max(value for _, value in values), 1e-6)
+    sheet = Image.new("RGB", (BARS_PX, len(values) * height + GAP_PX), GROUND)
+    draw = ImageDraw.Draw(sheet)
+    left, right = 2 * LABEL_PX, BARS_PX - 4 * LABEL_PX
+    for row, (name, value) in enumerate(values):
+        top = GAP_PX + row * height
+        draw.text((left - GAP_PX, top + LABEL_PX // 2), name, INK, font(), anchor="rm")
+        draw.rectangle((left, top, left + round((right - left) * max(value, 0.0) / most), top + LABEL_PX), ACCENT)
+        draw.text((right + GAP_PX, top + LABEL_PX // 2), f"{value:.3f}", INK, font(), anchor="lm")
+    return encode(sheet)
+
+
+def comparison(picture: bytes, again: bytes | None = None, tile_px: int = TILE_PX) -> bytes:
+    """Lay a picture and another of its kind side by side, and how far they differ as what is light, as PNG; the picture alone where there is none."""
+    shown = [opened(picture)]
+    if again is not None:
+        shown.append(opened(again))
+        if shown[0].size == shown[1].size:
+            shown.append(ImageChops.difference(*shown).point(lambda value: min(value * DIFFERENCE_TIMES, 255)))
+    return strip([encode(one) for one in shown], tile_px)
 
 
 def opened(picture: bytes) -> Image.Image:
@@ -238,6 +269,11 @@ def fit(png: bytes, limit_bytes: int) -> tuple[bytes, str]:
                 return file.getvalue(), "jpg"
         picture = picture.resize((picture.width * 3 // 4, picture.height * 3 // 4), Image.Resampling.LANCZOS)
     raise ValueError(f"no picture fits into {limit_bytes} bytes")
+
+
+def hash_of(data: bytes) -> str:
+    """Tell a file from others."""
+    return hashlib.sha256(data).hexdigest()[:HASH_DIGITS]
 
 
 def write_receipt(png: bytes, facts: Mapping[str, object]) -> bytes:

@@ -1,17 +1,18 @@
 """What came over HTTP and what became of it, as it is remembered."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.database import Database, Row
-from engine.history import History
-from engine.jobs import UNFINISHED, Embedding, Kind, Prediction, State
+from engine.history import History, outcome_of
+from engine.jobs import UNFINISHED, Drawn, Embedding, Kind, Prediction, State
+from engine.verdicts import Verdict
 
 QUERY = """
-    SELECT job.id, kind, state, seed, created_at, started_at, finished_at, seconds, model, used_steps, used_guidance, unknown_words,
+    SELECT job.id, kind, state, seed, created_at, started_at, finished_at, seconds, model, used_steps, used_guidance, unknown_words, outcome,
         prediction.user_id, prediction.name, prediction.words, prediction.webhook, prediction.events, prediction.error
     FROM prediction JOIN job ON job.id = prediction.job
 """
@@ -50,6 +51,8 @@ class Record:
     unknown_words: tuple[str, ...]
     pictures: tuple[Shown, ...]
     embedding: Embedding | None
+    draws: tuple[Drawn, ...]
+    verdict: Verdict | None
 
     @property
     def words(self) -> Mapping[str, Any]:
@@ -63,6 +66,11 @@ class Predictions:
 
     def __init__(self, history: History) -> None:
         self._database: Database = history.database
+        self._history = history
+
+    async def handed_in(self, user_id: int, hashes: Sequence[str]) -> dict[str, bytes]:
+        """Return the pictures that a person handed in earlier; see `History.handed_in`."""
+        return await self._history.handed_in(user_id, hashes)
 
     async def find(self, user_id: int, name: str) -> Record | None:
         """Return what a person calls by a name."""
@@ -131,4 +139,5 @@ class Predictions:
             unknown_words=tuple(json.loads(row["unknown_words"] or "[]")),
             pictures=tuple(Shown(*picture) for picture in pictures),
             embedding=next((Embedding(*pair) for pair in pairs), None),
+            **{"draws": (), "verdict": None} | outcome_of(row["outcome"]),
         )

@@ -249,15 +249,16 @@ class Defaults:
         return replace(self, **{name: value for name, value in asked.items() if value is not None})
 
     def request(
-        self, prompt: str, seed: int | None = None, kind: Kind = Kind.DREAM, image: bytes | None = None, mask: bytes | None = None
+        self, prompt: str, seed: int | None = None, kind: Kind = Kind.DREAM, image: bytes | None = None, mask: bytes | None = None, **more: Any
     ) -> Request:
-        """Return the request that asks for something in this way, with a random seed where none is given.
+        """Return the request that asks for something in this way, with a random seed where none is given; `more` are further fields of it.
 
         Raises:
             InvalidRequest: see `Request`.
         """
         seed = secrets.randbelow(SEED_LIMIT) if seed is None else seed
-        return Request(prompt, seed, self.count, self.steps, self.guidance, kind, image, mask, self.model, self.preset)
+        own = {"count": self.count, "steps": self.steps, "guidance": self.guidance, "model": self.model, "preset": self.preset}
+        return Request(prompt, seed, kind=kind, image=image, mask=mask, **own | more)
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,7 +348,9 @@ class Preferences:
     def limit(self, request: Request, channel_ids: tuple[int, ...], guild_id: int | None, usual_steps: int) -> list[Change]:
         """Return what a channel's or server's limits change of a request; `usual_steps` are those of the model where it names none."""
         changes = []
-        for option, asked in (("count", request.count), ("steps", request.steps or usual_steps)):
+        # What has frames, or is a wheel, is nothing with fewer of them.
+        counted = [("count", request.count)] if request.kind.counts == (1, COUNT_LIMIT) else []
+        for option, asked in (*counted, ("steps", request.steps or usual_steps)):
             limits = [self.get(Level.CHANNEL, channel_id, f"max_{option}") for channel_id in channel_ids] + [self.server(guild_id, f"max_{option}")]
             most = min((limit for limit in limits if limit is not None), default=None)
             if most is not None and asked > most:

@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 
 DEFAULT_STEPS = 30
 """Steps that a request without any is taken to cost; only the ratio between jobs matters."""
-TIMES = {Kind.DREAM: 1, Kind.VARIATION: 1, Kind.INPAINT: 5, Kind.UPSCALE: 1}
-"""How often each step is taken."""
+TIMES = {Kind.INPAINT: 5, Kind.EDIT: 2}
+"""How often each step is taken, where it is more than once."""
 PRIOR_SHARE = 0.1
 """What a step of the prior costs, in those of a decoder: 11 ms instead of 108 with the bundled model, on a CPU that was busy with something else."""
 SMOOTHING = 0.2
@@ -47,9 +47,12 @@ class Limits:
 def cost(request: Request) -> float:
     """Return what a request costs, in denoising steps of the base decoder."""
     effort = EFFORTS[request.preset]
-    if request.kind is Kind.EMBED:
-        return (request.candidates or effort.candidates) * (request.prior_steps or DEFAULT_STEPS * effort.share) * PRIOR_SHARE
-    return request.count * (request.steps or DEFAULT_STEPS * effort.share) * TIMES[request.kind]
+    if request.kind in (Kind.EMBED, Kind.DRAWS):
+        drawn = request.count if request.kind is Kind.DRAWS else request.candidates or effort.candidates
+        return drawn * (request.prior_steps or DEFAULT_STEPS * effort.share) * PRIOR_SHARE
+    # Who sets out from a picture walks to it first.
+    times = 2 if request.strength is not None and request.kind is Kind.VARIATION else TIMES.get(request.kind, 1)
+    return request.count * (request.steps or DEFAULT_STEPS * effort.share) * times
 
 
 class Queue:

@@ -23,6 +23,7 @@ SECRET = ("token", "token_expires_at")
 """Columns of a job that no export holds: they open Discord."""
 OWN = {
     "drafts": "SELECT * FROM draft WHERE user_id = ?",
+    "ingredients": "SELECT ingredient.* FROM ingredient JOIN job ON job.id = ingredient.job WHERE user_id = ?",
     "predictions": "SELECT * FROM prediction WHERE user_id = ?",
     "settings": "SELECT name, value FROM preference WHERE scope = 'user' AND subject = ?",
     "shares": "SELECT * FROM share WHERE user_id = ?",
@@ -62,6 +63,7 @@ class Rights:
             SELECT hash, data FROM upload WHERE hash IN (
                 SELECT image FROM job WHERE user_id = ?1 UNION SELECT mask FROM job WHERE user_id = ?1
                 UNION SELECT image FROM draft WHERE user_id = ?1 UNION SELECT mask FROM draft WHERE user_id = ?1
+                UNION SELECT picture FROM ingredient JOIN job ON job.id = ingredient.job WHERE user_id = ?1
             )
             """,
             user_id,
@@ -158,22 +160,30 @@ class Rights:
             for query in telling:
                 await self._database.write(f"INSERT OR IGNORE INTO doomed (message_id, channel_id) {query}", **named)
         # What was handed in for a job is in every job that repeats it, whoever asked for that.
-        repeats = f"""
+        line = f"""
             WITH RECURSIVE line (id) AS (
                 SELECT id FROM job WHERE source IN {of_jobs} UNION SELECT job.id FROM job JOIN line ON job.source = line.id
             )
-            UPDATE job SET image = iif(image IN (SELECT image FROM job WHERE id IN {of_jobs} AND parent IS NULL), NULL, image),
+        """
+        repeats = f"""
+            {line} UPDATE job SET image = iif(image IN (SELECT image FROM job WHERE id IN {of_jobs} AND parent IS NULL), NULL, image),
                 mask = iif(mask IN (SELECT mask FROM job WHERE id IN {of_jobs}), NULL, mask)
             WHERE id IN line AND id NOT IN {of_jobs}
         """
+        ingredients = f"""
+            {line} UPDATE ingredient SET picture = NULL
+            WHERE job IN line AND job NOT IN {of_jobs} AND picture IN (SELECT picture FROM ingredient WHERE job IN {of_jobs})
+        """
         for query in (
             repeats,
+            ingredients,
             f"UPDATE job SET image = NULL, mask = NULL WHERE parent IN {of_pictures} AND id NOT IN {of_jobs}",
             f"UPDATE job SET parent = NULL WHERE parent IN {of_pictures}",
             f"UPDATE job SET source = NULL WHERE source IN {of_jobs}",
             f"DELETE FROM draft WHERE json_extract(content, '$.parent') IN {of_pictures} OR json_extract(content, '$.job') IN {of_jobs}",
             f"DELETE FROM report WHERE job IN {of_jobs}",
             f"DELETE FROM embedded WHERE job IN {of_jobs}",
+            f"DELETE FROM ingredient WHERE job IN {of_jobs}",
             f"DELETE FROM prediction WHERE job IN {of_jobs}",
             f"DELETE FROM vote WHERE first IN {of_pictures} OR second IN {of_pictures}",
             *(f"DELETE FROM {table} WHERE picture IN {of_pictures}" for table in ("star", "share", "showing", "embedding", "signature")),

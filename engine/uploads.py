@@ -1,6 +1,8 @@
 """Pictures that people hand in: opened safely, framed for a model, masked, and put together again. Pillow only, no tensors."""
 
 import io
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -19,7 +21,7 @@ from PIL import (  # noqa: F401  # Pillow opens formats only whose modules have 
 )
 
 from engine.errors import InvalidRequest
-from engine.pictures import encode, read_receipt
+from engine.pictures import HASH_DIGITS, encode, hash_of, read_receipt
 
 LIMIT_BYTES = 25 * 2**20
 """Of a file: what Discord takes of members who pay nothing is less."""
@@ -120,6 +122,25 @@ def receipt_of(data: bytes) -> dict[str, str]:
     """
     open_picture(data)
     return read_receipt(data)
+
+
+FROM_FILES = re.compile(r"sources|picture_\d")
+"""What a receipt says of the files that a picture was made from."""
+HASH = re.compile(rf"\b[0-9a-f]{{{HASH_DIGITS}}}\b")
+
+
+def sources_in(receipt: Mapping[str, str]) -> list[str]:
+    """Return the hashes of the files that a picture was made from, as its receipt names them."""
+    return [name for key, told in receipt.items() if FROM_FILES.fullmatch(key) for name in HASH.findall(told)]
+
+
+def by_hash(files: Sequence[bytes]) -> dict[str, bytes]:
+    """Return files by their hashes, and by those of the pictures that they become where they are taken in: a receipt may name either.
+
+    Raises:
+        InvalidRequest: as `open_picture`.
+    """
+    return {hash_of(one): one for file in files for one in (take_in(file), file)}
 
 
 class Framing(StrEnum):

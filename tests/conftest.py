@@ -13,8 +13,9 @@ from PIL import Image
 
 from engine.company import InTurn
 from engine.history import History
-from engine.jobs import Embedding, Job, Kind, Painting, Picture, Preset, Progress, Request
+from engine.jobs import Drawn, Embedding, Job, Kind, Painting, Picture, Preset, Progress, Request
 from engine.options import EFFORTS
+from engine.verdicts import Finding, Verdict
 
 
 def png(colour: tuple[int, int, int], side: int = 8) -> bytes:
@@ -79,7 +80,12 @@ class ScriptedPainter:
         if request.kind is Kind.EMBED:
             embedding = Embedding(*(np.frombuffer(self.seen(text), "<f2").astype("<f4").tobytes() for text in (request.prompt, "a picture")))
             return Painting((), self.model, request.prior_steps or 64, request.prior_guidance or 1.0, 0.5, embedding=embedding)
+        if request.kind is Kind.DRAWS:
+            scores = sorted((0.1 + zlib.crc32(str(seed).encode()) % 100 / 200, seed) for seed in request.seeds)
+            return Painting((), self.model, 64, 1.0, 0.5, draws=tuple(Drawn(seed, score) for score, seed in reversed(scores)))
         pictures = tuple(Picture(png((seed % 256, 100, 50)), seed, 8, 8, self.seen(request.prompt)) for seed in request.seeds)
+        if request.kind is Kind.VERIFY:
+            return Painting(pictures, self.model, 0, 0.0, 0.5, verdict=Verdict(Finding.ROUNDED, True, 2, 0.25, ("version",)))
         unknown = tuple(word for word in request.prompt.split() if word not in self.known_words)
         return Painting(pictures, self.model, request.steps or self.usual_steps(request.preset), request.guidance or 1.5, 0.5, unknown, self.space)
 

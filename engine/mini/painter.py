@@ -185,7 +185,7 @@ class Painter:
         if request.kind is Kind.INPAINT:
             raise InvalidRequest("model", "be one that repaints parts of pictures; {model} does not", model=self.model)
         if request.kind not in self.kinds:
-            lacks = "prior" if request.kind is Kind.EMBED else "decoder"
+            lacks = "prior" if request.kind in (Kind.EMBED, Kind.DRAWS) else "decoder"
             raise InvalidRequest("model", "have a {parts} for {operation}; '{model}' has none", parts=lacks, operation=request.kind, model=self.model)
         top_k = min(usual.top_k, self.parts.size.codes) if settings.top_k is None else settings.top_k
         if top_k > self.parts.size.codes:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from engine.errors import EngineError
-from engine.jobs import COUNT_LIMIT, Kind
+from engine.jobs import FRAMES_LIMIT, Kind
 from engine.predictions import Record
 from engine.studio import events
 from engine.studio.bodies import read_body
@@ -192,6 +192,21 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
         name = f"{record.prediction.name}-{which}.npy"
         return Response(file.getvalue(), media_type="application/octet-stream", headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
+    def moving(name: str, media: str, summary: str) -> None:
+        async def fetch(record: Known) -> Response:
+            made = await desk.film(record, name)
+            if made is None:
+                raise Refusal(404, "This prediction is no morph, or is not painted yet.")
+            return Response(made, media_type=media, headers=FOR_EVER)
+
+        answers = errors(404) | {200: {"content": {media: {}}}}
+        more: dict[str, Any] = {"response_class": Response, "dependencies": locks, "responses": answers}
+        app.get(f"/pictures/{{id}}/{name}", tags=["results"], name=name, summary=summary, **more)(fetch)
+
+    moving("strip.png", "image/png", "Fetch the frames of a morph side by side.")
+    moving("morph.gif", "image/gif", "Fetch a morph as an animation that goes forth and back.")
+    moving("morph.mp4", "video/mp4", "Fetch a morph as a film.")
+
     @app.get(
         "/pictures/{id}/{position}.png",
         tags=["results"],
@@ -199,7 +214,7 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
         dependencies=locks,
         responses=errors(404) | {200: {"content": {"image/png": {}}}},
     )
-    async def picture(id: Id, person: Asker, position: Annotated[int, Path(ge=0, lt=COUNT_LIMIT)]) -> Response:
+    async def picture(id: Id, person: Asker, position: Annotated[int, Path(ge=0, lt=FRAMES_LIMIT)]) -> Response:
         """Fetch a picture, as PNG; its settings are in its text chunks."""
         found = await desk.picture(person, id, position)
         if found is None:
@@ -216,6 +231,12 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
     operation(Kind.VARIATION, "Paint other pictures with the meaning of a given one.")
     operation(Kind.INPAINT, "Repaint a part of a picture.")
     operation(Kind.UPSCALE, "Enlarge a picture.")
+    operation(Kind.BLEND, "Paint what lies between pictures and prompts.")
+    operation(Kind.MORPH, "Paint the way from one picture or prompt to another.")
+    operation(Kind.EDIT, "Change what a picture shows, and keep the rest of it.")
+    operation(Kind.EXPLORE, "Paint what lies around a picture.")
+    operation(Kind.DRAWS, "See how near the prior's draws come to a prompt.")
+    operation(Kind.VERIFY, "Paint a picture again from its receipt, and compare.")
 
     # Pages.
 

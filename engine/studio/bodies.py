@@ -5,7 +5,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from engine.jobs import PROMPT_LIMIT, SEED_LIMIT, Kind
-from engine.studio.inputs import INPUTS, PICTURES, Envelope, Input
+from engine.studio.inputs import ENDS, INPUTS, PICTURES, Envelope, Input
 from engine.studio.refusals import BadPicture, Refusal, sentence_of
 from engine.uploads import LIMIT_BYTES
 from engine.worker import aside
@@ -54,7 +54,7 @@ async def read_body(request: Request, kind: Kind) -> Asked:
         values, envelope, files = await read_form(request)
         is_typed = False
     elif media == "application/json":
-        values, envelope, files = await read_json(request, JSON_BYTES if kind.needs_picture else SMALL_BYTES)
+        values, envelope, files = await read_json(request, JSON_BYTES if kind.needs_picture or kind.is_mixed else SMALL_BYTES)
         is_typed = True
     else:
         forms = " or multipart/form-data" if kind.needs_picture else ""
@@ -119,10 +119,25 @@ async def read_json(request: Request, limit_bytes: int) -> tuple[dict[str, Any],
     if not isinstance(values, dict):
         raise Refusal(422, "input must be given, and be an object.")
     files = {}
-    for name in PICTURES:
-        if isinstance(text := values.get(name), str) and (file := await aside(decoded, name, text)) is not None:
-            values[name], files[name] = name_of(file), file
+    for where, holder, name in places_of_pictures(values):
+        if isinstance(text := holder[name], str) and (file := await aside(decoded, where, text)) is not None:
+            holder[name], files[where] = name_of(file), file
     return values, read, files
+
+
+def places_of_pictures(values: dict[str, Any]) -> Iterator[tuple[str, Any, str | int]]:
+    """Yield where an input may hold pictures: the name of the place, what holds it, and its key or position there."""
+    for name in PICTURES:
+        if name in values:
+            yield name, values, name
+    ingredients, sources = values.get("ingredients"), values.get("sources")
+    parts = {name: values.get(name) for name in ENDS}
+    parts |= {f"ingredients.{position}": part for position, part in enumerate(ingredients if isinstance(ingredients, list) else ())}
+    for where, part in parts.items():
+        if isinstance(part, dict) and "image" in part:
+            yield f"{where}.image", part, "image"
+    for position in range(len(sources) if isinstance(sources, list) else 0):
+        yield f"sources.{position}", sources, position
 
 
 def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

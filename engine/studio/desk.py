@@ -6,17 +6,18 @@ import logging
 import re
 import secrets
 from base64 import b32encode
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from engine import uploads
 from engine.errors import EngineError, Repeated
-from engine.jobs import Job, Kind, Origin, Painter, Prediction, Request, State
+from engine.jobs import SOURCES_LIMIT, Ingredient, Job, Kind, Origin, Painter, Prediction, Request, State
+from engine.pictures import film, gif, strip
 from engine.predictions import Predictions, Record
 from engine.studio.bodies import Asked
 from engine.studio.fetching import Fetcher
-from engine.studio.inputs import request_of
+from engine.studio.inputs import BlendInput, MorphInput, Part, PromptPart, VerifyInput, request_of
 from engine.studio.keys import Person
 from engine.studio.refusals import BadPicture, Refusal, refusal_of, sentence
 from engine.studio.views import Line, PredictionView, view_of
@@ -27,10 +28,12 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+FILMS: Mapping[str, Callable[[Sequence[bytes]], bytes]] = {"strip.png": strip, "morph.gif": gif, "morph.mp4": film}
+"""What the frames of a morph are shown as, by the name of the file."""
 DECODING = 2
 """Pictures that are decoded at once: each may take hundreds of megabytes for a moment."""
 ON_THE_WAY = (State.WAITING, State.PAINTING)
-OWN_PICTURE = re.compile(r"/pictures/([A-Za-z0-9_-]{1,64})/([0-9])\.png")
+OWN_PICTURE = re.compile(r"/pictures/([A-Za-z0-9_-]{1,64})/([0-9]{1,2})\.png")
 
 
 class Jobs(Line, Protocol):
@@ -120,8 +123,8 @@ class Desk:
         if name is not None and (known := await self._same(person, kind, prediction)) is not None:
             return known
         try:
-            pictures, parent = await self._pictures(person, kind, asked)
-            request = request_of(kind, asked.input, pictures)
+            made_of, parent = await self._pictures(person, kind, asked)
+            request = request_of(kind, asked.input, made_of)
             job = await self._jobs.submit(request, Origin(person.id, 0, prediction=prediction), parent)
         except Repeated as error:
             # Two who ask at once: the other one was sooner.
@@ -156,12 +159,15 @@ class Desk:
         if painter is not None and kind not in painter.kinds:
             raise Refusal(422, f"model must be one that can do {kind}; this one cannot.")
 
-    async def _pictures(self, person: Person, kind: Kind, asked: Asked) -> tuple[dict[str, bytes], int | None]:
-        """Fetch, open and check the pictures of a request; return them, and which of the person's own pictures it goes back to.
+    async def _pictures(self, person: Person, kind: Kind, asked: Asked) -> tuple[dict[str, Any], int | None]:
+        """Fetch, open and check the pictures of a request; return its fields that hold them, and which of the person's pictures it goes back to.
 
         Raises:
             InvalidRequest: one cannot be used.
         """
+        if isinstance(asked.input, BlendInput | MorphInput):
+            parts = [await self._ingredient(person, where, part, asked.files) for where, part in asked.input.parts().items()]
+            return {"ingredients": tuple(parts)}, None
         if not kind.needs_picture:
             return {}, None
         files, parent = dict(asked.files), None
@@ -175,10 +181,39 @@ class Desk:
             chosen = uploads.Region(region) if region is not None and "mask" not in files else None
             picture, mask = await self._decoded(uploads.take_in_part, files["image"], files.get("mask"), chosen)
             return {"image": picture, "mask": mask}, parent
+        if isinstance(asked.input, VerifyInput):
+            return await self._evidence(person, files, asked.input.sources), parent
         if parent is not None:
             # Some models know their own pictures by what is written in the files.
             return {"image": files["image"]}, parent
         return {"image": await self._decoded(uploads.take_in, files["image"])}, None
+
+    async def _ingredient(self, person: Person, where: str, part: Part, files: Mapping[str, bytes]) -> Ingredient:
+        """Return a part that something is made of.
+
+        Raises:
+            InvalidRequest: its picture cannot be used.
+        """
+        if isinstance(part, PromptPart):
+            return Ingredient(prompt=part.prompt, weight=part.weight)
+        where = f"{where}.image"
+        file = files[where] if where in files else (await self._fetched(person, where, part.image))[0]
+        return Ingredient(await self._decoded(uploads.take_in, file), weight=part.weight)
+
+    async def _evidence(self, person: Person, files: Mapping[str, bytes], places: Sequence[str]) -> dict[str, Any]:
+        """Return a picture to verify, the file as it is, and of the files that it was made from those that are there.
+
+        Raises:
+            InvalidRequest: a file is no picture.
+        """
+        receipt = await self._decoded(uploads.receipt_of, files["image"])
+        wanted, given = uploads.sources_in(receipt), []
+        for position, place in enumerate(places):
+            where = f"sources.{position}"
+            given.append(files[where] if where in files else (await self._fetched(person, where, place))[0])
+        known = await self._predictions.handed_in(person.id, wanted) | await self._decoded(uploads.by_hash, given)
+        found = [known[name] for name in wanted if name in known]
+        return {"image": files["image"], "ingredients": tuple(Ingredient(one) for one in found[:SOURCES_LIMIT])}
 
     async def _fetched(self, person: Person, name: str, place: str) -> tuple[bytes, int | None]:
         """Return the file at a place, and its number where it is one of the person's own pictures.
@@ -298,6 +333,22 @@ class Desk:
             return
         # What is painted just now stops between two steps.
         await self.ended(record)
+
+    async def film(self, record: Record, name: str) -> bytes | None:
+        """Return the frames of a morph as one of `FILMS`; None where there are none."""
+        if record.kind is not Kind.MORPH or not record.pictures:
+            return None
+        found = [await self._predictions.picture(record.user_id, record.prediction.name, position) for position in range(len(record.pictures))]
+        paths = [one[0] for one in found if one is not None]
+
+        def made() -> bytes:
+            return FILMS[name]([path.read_bytes() for path in paths])
+
+        try:
+            return await self._decoded(made) if paths else None
+        except OSError:
+            log.warning("a frame is lost: job %d", record.number)
+            return None
 
     async def picture(self, person: Person, name: str, position: int) -> tuple[bytes, int] | None:
         """Return one of a person's pictures, and its number; None where there is none."""

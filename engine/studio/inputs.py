@@ -9,12 +9,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from engine.jobs import (
     CANDIDATES_LIMIT,
     COUNT_LIMIT,
+    FRAMES_LIMIT,
     GUIDANCE_LIMIT,
+    INGREDIENTS_LIMIT,
+    LEAST_FRAMES,
     LEAST_STEPS,
     PRIOR_STEPS_LIMIT,
     PROMPT_LIMIT,
     SEED_LIMIT,
+    SOURCES_LIMIT,
     STEPS_LIMIT,
+    USUAL_COUNT,
+    USUAL_DRAWS,
+    USUAL_FRAMES,
+    WEIGHT_LIMIT,
+    WHEEL,
     Kind,
     Preset,
     Request,
@@ -25,7 +34,9 @@ ADDRESS_LIMIT = 2000
 """Characters of the address of a webhook."""
 PICTURES = ("image", "mask")
 """Fields that hold pictures."""
-BEFORE = frozenset({*PICTURES, "region"})
+ENDS = ("start", "end")
+"""Fields that hold a picture or a prompt."""
+BEFORE = frozenset({*PICTURES, *ENDS, "region", "ingredients", "sources"})
 """Fields that have done their work once the pictures are there."""
 NOT_BLANK = r"[^\s\x1c-\x1f]"
 """What Python calls blank is more than what JSON Schema does."""
@@ -35,6 +46,8 @@ Count = Annotated[int, Field(ge=1, le=COUNT_LIMIT, description="How many picture
 Seed = Annotated[int, Field(ge=0, lt=SEED_LIMIT, description="Equal seeds give equal pictures; random where none is given")]
 Steps = Annotated[int, Field(ge=1, le=STEPS_LIMIT, description="Denoising steps of the base decoder; the model's own where none are given")]
 Guidance = Annotated[float, Field(ge=0, le=GUIDANCE_LIMIT, allow_inf_nan=False, description="How strictly the base decoder follows it; 1 is off")]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Weight = Annotated[float, Field(gt=0, le=WEIGHT_LIMIT, allow_inf_nan=False, description="How much it counts beside the others")]
 Model = Annotated[str, Field(max_length=MODEL_LIMIT, description="Name of a model; empty is the usual one")]
 Candidates = Annotated[int, Field(ge=1, le=CANDIDATES_LIMIT, description="Draws of the prior, of which CLIP keeps the nearest to the prompt")]
 PriorSteps = Annotated[int, Field(ge=LEAST_STEPS, le=PRIOR_STEPS_LIMIT, description="Denoising steps of the prior")]
@@ -65,17 +78,22 @@ class Input(BaseModel):
         return values
 
 
-class PaintInput(Input):
-    """What everything that paints knows."""
+class ManyInput(Input):
+    """What everything knows that paints, however many pictures that are."""
 
-    count: Count = 4
     seed: Seed | None = None
     steps: Steps | None = None
     guidance: Guidance | None = None
     preset: Literal["fast", "balanced", "best"] = Field("balanced", description="How much work a picture is worth")
 
 
-class PriorInput(PaintInput):
+class PaintInput(ManyInput):
+    """What everything knows that paints as many pictures as are asked for."""
+
+    count: Count = USUAL_COUNT
+
+
+class PriorFields(BaseModel):
     """What everything knows that begins with the prior."""
 
     candidates: Candidates | None = None
@@ -83,10 +101,11 @@ class PriorInput(PaintInput):
     prior_guidance: PriorGuidance | None = None
 
 
-class DreamInput(PriorInput):
+class DreamInput(PriorFields, PaintInput):
     """Paint what a prompt describes."""
 
     prompt: Prompt
+    prior_seed: Annotated[Seed, Field(description="Has the prior draw with this seed for all pictures, as /draws names them")] | None = None
     seamless: bool = Field(False, description="Let each picture go on in its neighbours; for DALL·E Mini")
 
 
@@ -95,9 +114,13 @@ class VariationInput(PaintInput):
 
     image: Picture
     prompt: Annotated[str, Field(max_length=PROMPT_LIMIT, description="Words for models that read text beside the picture")] = ""
+    strength: (
+        Annotated[Share, Field(description="How far from the picture: 0 is nearly itself, 1 nothing but its meaning, as where it is null")] | None
+    ) = None
+    drift: Annotated[Share, Field(description="How far to turn its meaning aside, each picture another way; 1 is a right angle")] = 0.0
 
 
-class InpaintInput(PriorInput):
+class InpaintInput(PriorFields, PaintInput):
     """Repaint what is white or transparent in the mask, or transparent in the picture itself; the rest keeps every pixel."""
 
     image: Picture
@@ -116,6 +139,108 @@ class UpscaleInput(Input):
     count: Count = 1
     seed: Seed | None = None
     preset: Literal["fast", "balanced", "best"] = Field("balanced", description="How much work a picture is worth")
+
+
+class PicturePart(BaseModel):
+    """A picture that something is made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    image: Picture
+    weight: Weight = 1.0
+
+
+class PromptPart(BaseModel):
+    """A prompt that something is made of."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prompt: Prompt
+    weight: Weight = 1.0
+
+
+Part = PicturePart | PromptPart
+
+
+class BlendInput(PriorFields, PaintInput):
+    """Paint what lies between pictures and prompts: their spherical mean in CLIP's space."""
+
+    ingredients: list[Part] = Field(min_length=2, max_length=INGREDIENTS_LIMIT, description="Pictures and prompts, and how much each counts")
+
+    def parts(self) -> dict[str, Part]:
+        """Return what it is made of, by where that stands."""
+        return {f"ingredients.{position}": part for position, part in enumerate(self.ingredients)}
+
+
+class MorphInput(PriorFields, ManyInput):
+    """Paint the way from one picture or prompt to another."""
+
+    start: Part
+    end: Part
+    frames: int = Field(USUAL_FRAMES, ge=LEAST_FRAMES, le=FRAMES_LIMIT, description="How many pictures, with the first and the last")
+
+    def parts(self) -> dict[str, Part]:
+        """Return what it is made of, by where that stands."""
+        return {"start": self.start, "end": self.end}
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of the request that was asked for, but for its pictures."""
+        return renamed(super().values(), frames="count")
+
+
+class EditInput(ManyInput):
+    """Change what a picture shows, and keep the rest of it."""
+
+    image: Picture
+    before: Annotated[Prompt, Field(description="What it shows now")]
+    after: Annotated[Prompt, Field(description="What it is to show instead")]
+    strength: Annotated[Share, Field(description="How far to turn towards that; about a half where it is null")] | None = None
+    count: Count = 1
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of the request that was asked for, but for its pictures."""
+        return renamed(super().values(), after="prompt")
+
+
+class ExploreInput(ManyInput):
+    """Paint a wheel of nine: a picture in the middle, and what lies around it."""
+
+    image: Picture
+    step: Annotated[Share, Field(description="How far around: a share of a right angle")] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of the request that was asked for, but for its pictures."""
+        return super().values() | {"prompt": "", "count": WHEEL}
+
+
+class DrawsInput(Input):
+    """Let the prior draw several times, and see how near each draw comes to the prompt."""
+
+    prompt: Prompt
+    number: int = Field(USUAL_DRAWS, ge=1, le=CANDIDATES_LIMIT, description="How many draws")
+    seed: Seed | None = None
+    prior_steps: PriorSteps | None = None
+    prior_guidance: PriorGuidance | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of the request that was asked for."""
+        return renamed(super().values(), number="count")
+
+
+class VerifyInput(Input):
+    """Paint a picture again from the receipt in its file, and compare."""
+
+    image: Picture
+    sources: list[Picture] = Field([], max_length=SOURCES_LIMIT, description="What it was made from, unless you handed that in here")
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields of the request that was asked for, but for its pictures."""
+        return {"prompt": "", "seed": 0, "count": 1, "model": self.model}
+
+
+def renamed(values: dict[str, Any], **names: str) -> dict[str, Any]:
+    """Return values under other names."""
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 def whole(value: int | str) -> int:
@@ -154,6 +279,12 @@ INPUTS: Mapping[Kind, type[Input]] = {
     Kind.VARIATION: VariationInput,
     Kind.INPAINT: InpaintInput,
     Kind.UPSCALE: UpscaleInput,
+    Kind.BLEND: BlendInput,
+    Kind.MORPH: MorphInput,
+    Kind.EDIT: EditInput,
+    Kind.EXPLORE: ExploreInput,
+    Kind.DRAWS: DrawsInput,
+    Kind.VERIFY: VerifyInput,
 }
 Event = Literal["start", "output", "logs", "completed"]
 """What a webhook may be told of, in cog's words; nothing here writes logs."""
@@ -169,10 +300,10 @@ class Envelope(BaseModel):
     webhook_events_filter: list[Event] = Field(list(EVENTS), max_length=len(EVENTS))
 
 
-def request_of(kind: Kind, asked: Input, pictures: Mapping[str, bytes]) -> Request:
-    """Return the request that was asked for.
+def request_of(kind: Kind, asked: Input, made_of: Mapping[str, Any]) -> Request:
+    """Return the request that was asked for; `made_of` are the fields of it that hold pictures.
 
     Raises:
         InvalidRequest: see `Request`.
     """
-    return Request(kind=kind, image=pictures.get("image"), mask=pictures.get("mask"), **asked.values())
+    return Request(kind=kind, **made_of, **{"prompt": ""} | asked.values())

@@ -57,7 +57,10 @@ def sentence_of(findings: Sequence[Mapping[str, Any]]) -> str:
     finding = findings[0]
     # What follows in it says which of several forms was tried, or which of several values is wrong.
     where = plain(str(finding["loc"][0])) if finding["loc"] else "The body"
+    nested = len(finding["loc"]) > 1 and where in ("ingredients", "start", "end")
     match finding["type"]:
+        case "missing" | "extra_forbidden" if nested:
+            return f"{where} must hold an image or a prompt, and no more than a weight beside it."
         case "missing":
             return f"{where} must be given."
         case "extra_forbidden":

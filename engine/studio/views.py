@@ -11,6 +11,7 @@ from engine.errors import EngineError
 from engine.jobs import Embedding, Job, Kind, State
 from engine.predictions import Record
 from engine.studio.refusals import sentence
+from engine.verdicts import Finding
 
 Status = Literal["starting", "processing", "succeeded", "failed", "canceled"]
 STATUSES: Mapping[State, Status] = {
@@ -60,6 +61,33 @@ class EmbeddedView(BaseModel):
     image_embedding: list[float]
 
 
+class DrawnView(BaseModel):
+    """A draw of the prior: the seed that draws it again, and the cosine between it and the prompt."""
+
+    seed: int
+    score: float
+
+
+class DrawsView(BaseModel):
+    """Draws of the prior, the nearest to the prompt first; `/dream` paints one where its seed is `prior_seed` and there is one candidate."""
+
+    draws: list[DrawnView]
+    model: str
+
+
+class VerdictView(BaseModel):
+    """What painting a picture again came to; differences are of channels, of 255, and null where the two cannot be compared."""
+
+    finding: Finding
+    sentence: str
+    same_model: bool | None
+    largest: int | None
+    mean: float | None
+    differs: list[str] = Field(description="What else is not as it was then, which explains small differences")
+    pictures: list[PictureView] = Field(description="The picture that was painted again, where one was")
+    model: str
+
+
 class ProgressView(BaseModel):
     """How far a request is: its place in the queue, 1 is next and 0 is being painted; steps of all stages; seconds until it is done."""
 
@@ -76,7 +104,7 @@ class PredictionView(BaseModel):
     id: str
     status: Status
     input: dict[str, Any] = Field(description="What was asked; of pictures that came in the body, their SHA-256")
-    output: EmbeddedView | PaintedView | None
+    output: EmbeddedView | PaintedView | DrawsView | VerdictView | None
     error: str | None
     logs: str
     metrics: dict[str, float] = Field(description="`predict_time` in seconds, once it is done")
@@ -94,6 +122,8 @@ def view_of(record: Record, job: Job | None, line: Line) -> PredictionView:
     urls = {"get": f"/predictions/{name}", "cancel": f"/predictions/{name}/cancel", "events": f"/predictions/{name}/events"}
     if record.embedding is not None:
         urls |= {which: f"/predictions/{name}/{which}.npy" for which in ("text_embedding", "image_embedding")}
+    if record.kind is Kind.MORPH and status == "succeeded":
+        urls |= {which.partition(".")[2]: f"/pictures/{name}/{which}" for which in ("strip.png", "morph.gif", "morph.mp4")}
     error = None
     if status == "failed":
         error = record.error or sentence(job.error if job is not None and job.error is not None else EngineError())
@@ -113,17 +143,30 @@ def view_of(record: Record, job: Job | None, line: Line) -> PredictionView:
     )
 
 
-def output_of(record: Record) -> EmbeddedView | PaintedView:
+def output_of(record: Record) -> EmbeddedView | PaintedView | DrawsView | VerdictView:
     """Say what a request has come to that ended well."""
     if record.kind is Kind.EMBED:
         assert record.embedding is not None
         text, image = (np.frombuffer(half, "<f4").tolist() for half in (record.embedding.text, record.embedding.image))
         return EmbeddedView(text_embedding=text, image_embedding=image)
     assert record.model is not None and record.steps is not None and record.guidance is not None
+    if record.kind is Kind.DRAWS:
+        return DrawsView(draws=[DrawnView(seed=one.seed, score=one.score) for one in record.draws], model=record.model)
     pictures = [
         PictureView(url=f"/pictures/{record.prediction.name}/{position}.png", seed=one.seed, width=one.width, height=one.height)
         for position, one in enumerate(record.pictures)
     ]
+    if (verdict := record.verdict) is not None:
+        return VerdictView(
+            finding=verdict.finding,
+            sentence=verdict.sentence,
+            same_model=verdict.same_model,
+            largest=verdict.largest,
+            mean=verdict.mean,
+            differs=list(verdict.differs),
+            pictures=pictures,
+            model=record.model,
+        )
     return PaintedView(
         pictures=pictures,
         model=record.model,

@@ -3,7 +3,6 @@
 Dimensions: B batch, N several, C = 3 channels, D embedding width, H = W = S side of a picture in pixels.
 """
 
-import hashlib
 import io
 import itertools
 from collections.abc import Callable, Sequence
@@ -22,9 +21,6 @@ from engine.errors import InvalidRequest
 from engine.jobs import SEED_LIMIT, Picture, Progress, Report, check_prompt
 from engine.options import Options
 from engine.unclip.sampling import Repaint
-
-HASH_DIGITS = 16
-"""Of a file or a model on a receipt: enough to tell whether it is the same."""
 
 
 def no_report(progress: Progress) -> None:
@@ -221,11 +217,6 @@ def several_pictures(images: Sequence[bytes]) -> list[Image.Image]:
 def batches(samples: Sequence[Sample], most: int) -> list[Sequence[Sample]]:
     """Cut samples into parts of at most `most`."""
     return [samples[start : start + most] for start in range(0, len(samples), most)]
-
-
-def hash_of(data: bytes) -> str:
-    """Tell a file from others."""
-    return hashlib.sha256(data).hexdigest()[:HASH_DIGITS]
 
 
 def brief(value: float | str) -> str:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from engine import uploads
 from engine.errors import InvalidRequest
-from engine.jobs import CANDIDATES_LIMIT, SEED_LIMIT, check_prompt, check_range
-from engine.options import FRAMES_LIMIT, LEAST_FRAMES, Options, Solver, check_ingredients
+from engine.jobs import CANDIDATES_LIMIT, FRAMES_LIMIT, LEAST_FRAMES, SEED_LIMIT, check_prompt, check_range
+from engine.options import Options, Solver, check_ingredients
+from engine.pictures import hash_of
 from engine.unclip import sphere
 from engine.unclip.commissions import (
     Canvas,
@@ -27,7 +28,6 @@ from engine.unclip.commissions import (
     Sample,
     Trace,
     checked,
-    hash_of,
     samples_of,
     several_pictures,
     to_mask,

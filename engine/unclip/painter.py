@@ -1,5 +1,6 @@
 """Everything that a loaded model can do: dream, vary, repaint, enlarge, embed."""
 
+import io
 import logging
 import math
 import time
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from engine import pictures, uploads
 from engine.errors import InvalidRequest, Misconfigured
-from engine.jobs import STEPS_LIMIT, Embedding, Kind, Painting, Picture, Preset, Report, Request, words_of
+from engine.jobs import STEPS_LIMIT, Drawn, Embedding, Kind, Painting, Picture, Preset, Report, Request, words_of
 from engine.options import ALWAYS, EDIT_STRENGTH, EFFORTS, EXPLORE_STEP, Keywords, Options, several
 from engine.unclip import operations
 from engine.unclip.caches import Cache
@@ -64,6 +65,9 @@ EVERYDAY = (
 """What people ask painters for: pictures of anything else stand out among these."""
 
 
+ONE_FOR_ALL = (Kind.MORPH, Kind.EXPLORE, Kind.DRAWS, Kind.VERIFY)
+"""Kinds whose count says something else than how many pictures are painted of one thing."""
+
 R = TypeVar("R")
 
 
@@ -103,12 +107,14 @@ class Painter:
         """What the model can do."""
         parts, found = self.parts, set()
         if parts.clip is not None and parts.stages:
+            # Of prompts alone where CLIP sees nothing, of pictures alone where there is no prior.
+            found |= {Kind.BLEND, Kind.MORPH, Kind.VERIFY}
             if parts.prior is not None:
                 found |= {Kind.DREAM, Kind.INPAINT}
             if parts.clip.side:
-                found.add(Kind.VARIATION)
+                found |= {Kind.VARIATION, Kind.EDIT, Kind.EXPLORE}
         if parts.clip is not None and parts.prior is not None:
-            found.add(Kind.EMBED)
+            found |= {Kind.EMBED, Kind.DRAWS}
         if len(parts.stages) > 1:
             found.add(Kind.UPSCALE)
         return frozenset(found)
@@ -179,8 +185,9 @@ class Painter:
             raise InvalidRequest("model", "be one that paints without seams; {model} does not", model=self.model)
         how = Options(
             preset=request.preset,
-            count=request.count,
+            count=1 if request.kind in ONE_FOR_ALL else request.count,
             seed=request.seed,
+            prior_seed=request.prior_seed,
             steps=request.steps,
             guidance=request.guidance,
             candidates=request.candidates,
@@ -190,14 +197,31 @@ class Painter:
         match request.kind:
             case Kind.EMBED:
                 return (yield from self.embedded(request.prompt, how, report, started))
+            case Kind.DRAWS:
+                return (yield from self.drawn(request.prompt, request.count, how, report, started))
+            case Kind.VERIFY:
+                return (yield from self.verified(request, report, started))
             case Kind.UPSCALE:
                 commission = operations.upscale(self, [request.image or b""], request.prompt, Framing.CROP, how)
             case Kind.VARIATION:
-                commission = operations.variation(self, [request.image or b""], request.prompt, Framing.CROP, how)
+                far = request.strength, request.drift
+                commission = operations.variation(self, [request.image or b""], request.prompt, Framing.CROP, how, *far)
             case Kind.INPAINT:
                 commission = operations.inpaint(self, request.image or b"", request.mask, request.prompt, Framing.PAD, how)
             case Kind.DREAM:
                 commission = operations.dream(self, [request.prompt], how)
+            case Kind.BLEND:
+                weights = [one.weight for one in request.ingredients]
+                commission = operations.blend(self, [one.value for one in request.ingredients], weights, Framing.CROP, how)
+            case Kind.MORPH:
+                start, end = (one.value for one in request.ingredients)
+                commission = operations.morph(self, start, end, request.count, Framing.CROP, how)
+            case Kind.EDIT:
+                strength = EDIT_STRENGTH if request.strength is None else request.strength
+                commission = operations.edit(self, request.image or b"", request.before, request.prompt, strength, Framing.PAD, how)
+            case Kind.EXPLORE:
+                step = EXPLORE_STEP if request.step is None else request.step
+                commission = operations.explore(self, request.image or b"", step, None, Framing.CROP, how)
         painted = yield from self.work(commission, report)
         settings = painted[0].settings
         embeddings = to_bytes(self.look([one.image for one in painted], Framing.PAD)) if self.space else [None] * len(painted)
@@ -405,6 +429,31 @@ class Painter:
             unknown_words=self.unknown_words(prompt),
             embedding=Embedding(embedded.text_embed.astype("<f4").tobytes(), image_embed.astype("<f4").tobytes()),
         )
+
+    def drawn(self, prompt: str, number: int, how: Options, report: Report, started: float) -> Course[Painting]:
+        """Draw embeddings of one prompt, as a request for that asks; `started` is when it was taken up."""
+        drawn = yield from self.drawing(prompt, number, how, report)
+        setting = self.prior_setting(how)
+        return Painting(
+            pictures=(),
+            model=self.model,
+            steps=setting.steps,
+            guidance=setting.guidance,
+            seconds=time.perf_counter() - started,
+            unknown_words=self.unknown_words(prompt),
+            draws=tuple(Drawn(one.seed, one.score) for one in drawn),
+        )
+
+    def verified(self, request: Request, report: Report, started: float) -> Course[Painting]:
+        """Paint a picture again and compare, as a request for that asks; `started` is when it was taken up."""
+        sources = [one.picture for one in request.ingredients if one.picture is not None]
+        verdict = yield from verifying(self, request.image or b"", sources, report)
+        again: tuple[Picture, ...] = ()
+        if verdict.picture is not None:
+            width, height = Image.open(io.BytesIO(verdict.picture)).size
+            seed = int(pictures.read_receipt(verdict.picture)["seed"])
+            again = (Picture(verdict.picture, seed, width, height),)
+        return Painting(again, self.model, 0, 0.0, time.perf_counter() - started, verdict=replace(verdict, picture=None))
 
     def embedding(self, wanted: Sequence[Sample], how: Options, report: Report) -> Course[list[Embedded]]:
         """Embed the prompts of samples, and let the prior draw for each."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from engine import pictures, uploads
 from engine.errors import InvalidRequest
-from engine.jobs import Report
-from engine.options import ALWAYS, INGREDIENTS_LIMIT, Options, Solver
+from engine.jobs import INGREDIENTS_LIMIT, Report
+from engine.options import ALWAYS, Options, Solver
 from engine.unclip import operations
-from engine.unclip.commissions import Commission, hash_of, told
+from engine.unclip.commissions import Commission, told
 from engine.unclip.company import Course
 from engine.uploads import Framing
 from engine.verdicts import Finding, Verdict, compare
@@ -161,6 +161,6 @@ def checked_sources(sources: Sequence[bytes], hashes: Sequence[str]) -> Sequence
     Raises:
         InvalidRequest: they are not.
     """
-    if [hash_of(source) for source in sources] != list(hashes):
+    if [pictures.hash_of(source) for source in sources] != list(hashes):
         raise InvalidRequest("sources", "be the files that the picture was made from, in their order; they are {count}", count=len(hashes))
     return sources

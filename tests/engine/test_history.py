@@ -3,6 +3,7 @@ import contextlib
 import sqlite3
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import aiosqlite
@@ -12,7 +13,9 @@ from engine import history as module
 from engine.database import MIGRATIONS, connect, migrate, plain_errors
 from engine.errors import Misconfigured, Repeated
 from engine.history import History
-from engine.jobs import Embedding, Kind, Origin, Painting, Picture, Prediction, Preset, Request, State
+from engine.jobs import Drawn, Embedding, Ingredient, Kind, Origin, Painting, Picture, Prediction, Preset, Request, State
+from engine.pictures import hash_of
+from engine.verdicts import Finding, Verdict
 from tests.conftest import png
 
 REQUEST = Request(
@@ -91,6 +94,41 @@ async def test_what_came_over_http_comes_back_with_what_it_came_to(history: Hist
     await history.close()
     assert (done.request, done.origin, done.state, done.painting) == (EMBED, origin, State.PAINTED, embedded)
     assert (waiting.request, waiting.origin.prediction, waiting.state) == (upscale, PREDICTION, State.WAITING)
+
+
+async def test_what_only_unclip_can_do_comes_back_with_what_it_came_to(history: History, tmp_path: Path) -> None:
+    parts = (Ingredient(png((1, 2, 3))), Ingredient(prompt="a dog", weight=2.5))
+    asked = [
+        Request("", 1, 2, kind=Kind.BLEND, ingredients=parts),
+        Request("", 1, 12, kind=Kind.MORPH, ingredients=parts[::-1]),
+        Request("a dog", 1, 1, kind=Kind.EDIT, image=png((1, 2, 3)), before="a cat", strength=0.75),
+        Request("", 1, 9, kind=Kind.EXPLORE, image=png((1, 2, 3)), step=0.25),
+        Request("", 1, 1, kind=Kind.VARIATION, image=png((1, 2, 3)), strength=0.5, drift=0.25),
+        Request("a cat", 1, 1, prior_seed=2**32 - 1, candidates=1),
+        Request("a cat", 1, 3, kind=Kind.DRAWS),
+        Request("", 0, 1, kind=Kind.VERIFY, image=png((3, 2, 1)), ingredients=parts[:1]),
+    ]
+    *_, draws, verify = [await history.add(request, ORIGIN) for request in asked]
+    drawn = Painting((), "scripted", 64, 1.0, 0.25, draws=(Drawn(7, 0.75), Drawn(2**32 - 1, 0.5)))
+    verified = replace(PAINTING, verdict=Verdict(Finding.DIFFERENT, None, 200, 0.125, ("version", "computed")))
+    for job, painting in ((draws, drawn), (verify, verified)):
+        history.store(job, painting)
+        await history.painted(job, painting)
+    history = await again(history, tmp_path)
+    found = await history.unfinished()
+    known = await history.find(found[0].id)
+    await history.close()
+    assert [job.request for job in found] == asked and known is not None and known.request == asked[0]
+    assert [job.painting for job in found[-2:]] == [drawn, verified]
+
+
+async def test_only_what_a_person_handed_in_is_found_again_for_them(history: History) -> None:
+    one, other, theirs = png((1, 2, 3)), png((4, 5, 6)), png((7, 8, 9))
+    await history.add(Request("", 1, kind=Kind.VARIATION, image=one), ORIGIN)
+    await history.add(Request("", 1, kind=Kind.BLEND, ingredients=(Ingredient(other), Ingredient(prompt="a dog"))), ORIGIN)
+    await history.add(Request("", 1, kind=Kind.VARIATION, image=theirs), replace(ORIGIN, user_id=ORIGIN.user_id + 1, event_id=None))
+    hashes = [hash_of(file) for file in (one, other, theirs)]
+    assert await history.handed_in(ORIGIN.user_id, [*hashes, "", "%", "0" * 16]) == {hashes[0]: one, hashes[1]: other}
 
 
 async def test_a_person_calls_only_one_request_by_a_name(history: History) -> None:
@@ -313,6 +351,7 @@ EXPECTED = {
         "image TEXT", "mask TEXT", "event_id INTEGER", "locale TEXT!", "file_limit INTEGER!", "is_foreign INTEGER!", "asked_in INTEGER",
         "removed_by INTEGER", "source INTEGER", "is_adult INTEGER!", "notes TEXT!", "withheld INTEGER!", "asked_model TEXT!",
         "preset TEXT!", "seamless INTEGER!", "candidates INTEGER", "prior_steps INTEGER", "prior_guidance REAL",
+        "prior_seed INTEGER", "before TEXT!", "strength REAL", "drift REAL!", "step REAL", "outcome TEXT!",
     ],
     "picture strict": ["id INTEGER", "job INTEGER!", "position INTEGER!", "seed INTEGER!", "path TEXT!", "width INTEGER!", "height INTEGER!"],
     "memory strict": ["key TEXT!", "value TEXT!"],
@@ -365,6 +404,8 @@ EXPECTED = {
     ],
     "prediction_name": ["user_id", "name"],
     "prediction_open": ["job"],
+    "ingredient strict": ["job INTEGER!", "position INTEGER!", "picture TEXT", "prompt TEXT!", "weight REAL!"],
+    "ingredient_picture": ["picture"],
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from engine.album import Album, Scope
 from engine.errors import Misconfigured
 from engine.gallery import Gallery
 from engine.history import GONE, History
-from engine.jobs import UNFINISHED, Embedding, Job, Kind, Origin, Painting, Picture, Prediction, Request
+from engine.jobs import UNFINISHED, Embedding, Ingredient, Job, Kind, Origin, Painting, Picture, Prediction, Request
 from engine.moderation import Decision, Moderation
 from engine.predictions import Predictions
 from engine.preferences import Level, Preferences
@@ -116,7 +116,7 @@ class Town:
         for row in rows:
             self.pictures.append((row["prompt"], row["vector"]))
             self.secrets |= {row["vector"][:16], signature(row["vector"])[:16], (self.history.database.folder / row["path"]).read_bytes()[45:70]}
-        for upload in (self.upload, self.mask, self.draft_picture):
+        for upload in (self.upload, self.mask, self.part, self.draft_picture):
             self.secrets |= {upload[45:70], hashlib.sha256(upload).hexdigest().encode()}
 
     async def jobs(self) -> None:
@@ -175,6 +175,10 @@ class Town:
         picture = await picture_of(history, self.bobs)
         anns_masked = await paint(history, masked, self.ann(), result_id=816, parent=picture)
         self.masked = await paint(history, replace(masked, prompt="over there"), self.bob(), result_id=817, parent=picture, source=anns_masked.id)
+        self.part = noisy("Ann's part")
+        blend = Request("", 6, 1, kind=Kind.BLEND, ingredients=(Ingredient(self.part), Ingredient(prompt="a boat", weight=2.0)))
+        anns_blend = await paint(history, blend, self.ann(), result_id=819)
+        self.blended = await paint(history, replace(blend, seed=8), self.bob(), result_id=820, source=anns_blend.id)
         own = Request("a hat", 6, 1, kind=Kind.INPAINT, image=noisy("Bob's upload"), mask=noisy("Bob's mask"))
         self.bobs_inpaint = await paint(history, own, self.bob(), result_id=818)
         self.annoyed = await history.add_draft(ANN, {"prompt": SECRETS[4]}, self.draft_picture, self.mask)
@@ -243,14 +247,14 @@ async def test_an_export_holds_everything_of_a_person_and_no_secrets(town: Town,
     assert all(word in text for word in SECRETS) and "token" not in text and "bicycle" not in text
     counts = {name: len(known[name]) for name in known}
     assert counts == {
-        "jobs": 10, "pictures": 8, "drafts": 1, "predictions": 1, "settings": 1,
+        "jobs": 11, "pictures": 9, "drafts": 1, "ingredients": 2, "predictions": 1, "settings": 1,
         "shares": 1, "stars": 2, "votes": 1, "reports": 1, "bans": 1, "decisions": 4,
     }  # fmt: skip
     assert known["settings"] == {"model": SECRETS[2]}
     assert sorted({act["act"] for act in known["decisions"]}) == ["ban", "report dismissed", "set gallery"]
     there = {name: data.read_bytes() if isinstance(data, Path) else data for name, data in files}
-    assert len(there) == len(files) == 12 and there[f"pictures/{town.anns.id}/1.png"] == noisy(f"{town.anns.id} 2")
-    handed_in = {town.upload, town.mask, town.draft_picture, await image_of(town.history, town.bobs)}
+    assert len(there) == len(files) == 14 and there[f"pictures/{town.anns.id}/1.png"] == noisy(f"{town.anns.id} 2")
+    handed_in = {town.upload, town.mask, town.part, town.draft_picture, await image_of(town.history, town.bobs)}
     assert {data for name, data in there.items() if name.startswith("handed-in/")} == handed_in
 
 
@@ -328,6 +332,7 @@ async def test_what_others_made_of_erased_pictures_stays_but_cannot_be_painted_a
     await rights.erase_user(ANN)
     requests = [await request_of(history, job) for job in (town.of_anns, town.repeat, town.repeated_again)]
     assert [(request.image, request.mask) for request in requests] == [(GONE, None), (GONE, GONE), (GONE, GONE)]
+    assert (await request_of(history, town.blended)).ingredients == (Ingredient(GONE), Ingredient(prompt="a boat", weight=2.0))
     masked = await request_of(history, town.masked)
     assert (masked.image, masked.mask) == (picture, GONE)
     assert (await request_of(history, town.of_that)).image == await image_of(history, town.of_anns)

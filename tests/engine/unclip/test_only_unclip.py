@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from engine.errors import Cancelled, InvalidRequest
-from engine.jobs import Preset, Progress
-from engine.options import FRAMES_LIMIT, Options, Solver
-from engine.pictures import VERSION, encode, read_receipt, write_receipt
+from engine.jobs import FRAMES_LIMIT, Preset, Progress
+from engine.options import Options, Solver
+from engine.pictures import VERSION, encode, hash_of, read_receipt, write_receipt
 from engine.unclip import Painter, operations, sphere
-from engine.unclip.commissions import Painted, hash_of, no_report, told
+from engine.unclip.commissions import Painted, no_report, told
 from engine.unclip.company import Company
 from engine.unclip.config import read_model_config
 from engine.unclip.model import fingerprint_of
