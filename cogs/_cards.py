@@ -26,8 +26,8 @@ CHOICES_LIMIT = 25
 """Of a message's buttons, and of a field in a form."""
 DRAWS_SHOWN = 20
 """Beside the other buttons of a card."""
-END_SHOWN = 300
-"""Characters of one of several prompts."""
+PARTS_SHOWN, ENDS_SHOWN = 250, 600
+"""Characters of one of five prompts, and of two, so that all fit into a message."""
 ARROWS = "↖↑↗←●→↙↓↘"
 """The ways from the middle of a wheel, in reading order."""
 VERDICTS = {
@@ -306,8 +306,7 @@ def info(job: Job, painting: Painting, index: int | None, say: Language) -> str:
     """Say how to paint pictures again, as one text that a phone copies whole."""
     request = job.request
     seed = request.seed if index is None else request.seeds[index]
-    prompt = " ".join(request.prompt.replace("`", "'").split())
-    command, own = typed(request, shorten(prompt, CONTENT_LIMIT - 500))
+    command, own = typed(request, shorten(one_line(request.prompt), CONTENT_LIMIT - 500))
     values = own | {
         "seed": seed,
         "count": "" if request.kind.counts != Kind.DREAM.counts else request.count if index is None else 1,
@@ -333,7 +332,8 @@ def typed(request: Request, prompt: str) -> tuple[str, dict[str, Any]]:
         case Kind.VARIATION:
             return "/variations", {"prompt": prompt} | of_shares(request)
         case Kind.EDIT:
-            return "/edit", {"from": " ".join(request.before.split()), "to": prompt} | of_shares(request)
+            texts = (("from", request.before), ("to", request.prompt))
+            return "/edit", {name: shorten(one_line(text), ENDS_SHOWN) for name, text in texts} | of_shares(request)
         case Kind.EXPLORE:
             return "/explore", {"step": "" if request.step is None else f"{request.step:g}"}
         case Kind.DRAWS:
@@ -342,11 +342,11 @@ def typed(request: Request, prompt: str) -> tuple[str, dict[str, Any]]:
             return "/verify", {}
         case Kind.MORPH:
             ends = zip(("from_prompt", "to_prompt"), request.ingredients, strict=True)
-            return "/morph", {name: shorten(end.prompt, END_SHOWN) for name, end in ends} | {"frames": request.count}
+            return "/morph", {name: shorten(one_line(end.prompt), ENDS_SHOWN) for name, end in ends} | {"frames": request.count}
         case Kind.BLEND:
             prompts = [one.prompt for one in request.ingredients if one.prompt]
             weights = [f"{one.weight:g}" for one in sorted(request.ingredients, key=lambda one: bool(one.prompt))]
-            named = {f"prompt_{number}": shorten(text, END_SHOWN) for number, text in enumerate(prompts, start=1)}
+            named = {f"prompt_{number}": shorten(one_line(text), PARTS_SHOWN) for number, text in enumerate(prompts, start=1)}
             return "/blend", named | {"weights": " ".join(weights) if len(set(weights)) > 1 else ""}
         case _:
             return "/dream", {"prompt": prompt, "prior_seed": "" if request.prior_seed is None else request.prior_seed}
@@ -355,6 +355,11 @@ def typed(request: Request, prompt: str) -> tuple[str, dict[str, Any]]:
 def of_shares(request: Request) -> dict[str, str]:
     """Return how far from a picture something was to go."""
     return {"strength": "" if request.strength is None else f"{request.strength:g}", "drift": f"{request.drift:g}" if request.drift else ""}
+
+
+def one_line(prompt: str) -> str:
+    """Return a prompt as it can stand in a block of code."""
+    return " ".join(prompt.replace("`", "'").split())
 
 
 def listed(words: Sequence[str], limit: int) -> str:

@@ -83,7 +83,10 @@ class ScriptedPainter:
         if request.kind is Kind.DRAWS:
             scores = sorted((0.1 + zlib.crc32(str(seed).encode()) % 100 / 200, seed) for seed in request.seeds)
             return Painting((), self.model, 64, 1.0, 0.5, draws=tuple(Drawn(seed, score) for score, seed in reversed(scores)))
-        pictures = tuple(Picture(png((seed % 256, 100, 50)), seed, 8, 8, self.seen(request.prompt)) for seed in request.seeds)
+        # Frames and the pictures of a wheel have one seed, and differ all the same.
+        step = int(request.kind in (Kind.MORPH, Kind.EXPLORE))
+        colours = [((seed + index * step) % 256, 100, 50) for index, seed in enumerate(request.seeds)]
+        pictures = tuple(Picture(png(colour), seed, 8, 8, self.seen(request.prompt)) for colour, seed in zip(colours, request.seeds, strict=True))
         if request.kind is Kind.VERIFY:
             return Painting(pictures, self.model, 0, 0.0, 0.5, verdict=Verdict(Finding.ROUNDED, True, 2, 0.25, ("version",)))
         unknown = tuple(word for word in request.prompt.split() if word not in self.known_words)

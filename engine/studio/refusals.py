@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from engine.errors import Broken, Cancelled, EngineError, InvalidRequest, Misconfigured, QueueFull, Refused, Repeated, TooManyJobs
+from engine.jobs import WEIGHT_LIMIT
 
 SHOWN = 60
 """Characters of what somebody wrote that are repeated to them."""
@@ -60,7 +61,7 @@ def sentence_of(findings: Sequence[Mapping[str, Any]]) -> str:
     nested = len(finding["loc"]) > 1 and where in ("ingredients", "start", "end")
     match finding["type"]:
         case "missing" | "extra_forbidden" if nested:
-            return f"{where} must hold an image or a prompt, and no more than a weight beside it."
+            return f"{where} must hold an image or a prompt, and at most a weight from above 0 to {WEIGHT_LIMIT:g} beside it."
         case "missing":
             return f"{where} must be given."
         case "extra_forbidden":

@@ -15,14 +15,29 @@ FILE: Schema = {"type": "string", "format": "binary"}
 
 def body_of(kind: Kind) -> Schema:
     """Describe what may be asked for."""
-    asked, around = INPUTS[kind].model_json_schema(), Envelope.model_json_schema()["properties"]
+    asked, around = inlined(INPUTS[kind].model_json_schema()), Envelope.model_json_schema()["properties"]
     wrapped = {"type": "object", "additionalProperties": False, "required": ["input"], "properties": {"input": asked, **around}}
     content: Schema = {"application/json": {"schema": wrapped}}
     if kind.needs_picture:
         fields = {name: without_null(schema) for name, schema in (asked["properties"] | around).items()}
         fields |= {name: schema | FILE for name, schema in fields.items() if name in PICTURES}
+        # A form has no lists.
+        fields.pop("sources", None)
         content["multipart/form-data"] = {"schema": asked | {"properties": fields}}
     return {"requestBody": {"required": True, "content": content}}
+
+
+def inlined(schema: Schema) -> Schema:
+    """Return a schema in one piece: what it refers to would not be found from within another document."""
+    definitions = schema.pop("$defs", {})
+
+    def whole(part: Any) -> Any:
+        if isinstance(part, dict):
+            name = part.get("$ref", "").removeprefix("#/$defs/")
+            return whole(definitions[name]) if name else {key: whole(value) for key, value in part.items()}
+        return [whole(one) for one in part] if isinstance(part, list) else part
+
+    return dict(whole(schema))
 
 
 def without_null(schema: Schema) -> Schema:

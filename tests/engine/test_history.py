@@ -126,7 +126,7 @@ async def test_only_what_a_person_handed_in_is_found_again_for_them(history: His
     one, other, theirs = png((1, 2, 3)), png((4, 5, 6)), png((7, 8, 9))
     await history.add(Request("", 1, kind=Kind.VARIATION, image=one), ORIGIN)
     await history.add(Request("", 1, kind=Kind.BLEND, ingredients=(Ingredient(other), Ingredient(prompt="a dog"))), ORIGIN)
-    await history.add(Request("", 1, kind=Kind.VARIATION, image=theirs), replace(ORIGIN, user_id=ORIGIN.user_id + 1, event_id=None))
+    await history.add(Request("", 1, kind=Kind.VARIATION, image=theirs), replace(ORIGIN, user_id=5))
     hashes = [hash_of(file) for file in (one, other, theirs)]
     assert await history.handed_in(ORIGIN.user_id, [*hashes, "", "%", "0" * 16]) == {hashes[0]: one, hashes[1]: other}
 

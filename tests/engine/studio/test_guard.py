@@ -191,7 +191,7 @@ async def megabytes(count: int, chunked: bool) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b"])
-@pytest.mark.parametrize("path", ["/variation", "/inpaint", "/upscale", "/dream", "/predictions"])
+@pytest.mark.parametrize("path", ["/variation", "/inpaint", "/upscale", "/dream", "/predictions", "/blend", "/verify"])
 async def test_a_gigabyte_is_refused_without_being_read(house: House, painter: ScriptedPainter, path: str, kind: str) -> None:
     head = f"POST {path} HTTP/1.1\r\nContent-Type: {kind}\r\nContent-Length: {GIGABYTE}"
     began = time.monotonic()

@@ -12,7 +12,7 @@ from tests.engine.studio.conftest import ANN, Open
 PATIENCE_S = 240.0
 CONFIG = """
 [[operations]]
-include-path-regex = "^/(variation|inpaint|upscale)$"
+include-path-regex = "^/(variation|inpaint|upscale|blend|morph|edit|explore|verify)$"
 # No schema can say what is a picture: texts that are none are rightly refused.
 checks.positive_data_acceptance.enabled = false
 """
