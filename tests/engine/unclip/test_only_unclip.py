@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from engine.errors import Cancelled, InvalidRequest
-from engine.jobs import FRAMES_LIMIT, Preset, Progress
+from engine.jobs import FRAMES_LIMIT, Ingredient, Kind, Preset, Progress, Request
 from engine.options import Options, Solver
 from engine.pictures import VERSION, encode, hash_of, read_receipt, write_receipt
 from engine.unclip import Painter, operations, sphere
@@ -243,6 +243,48 @@ def test_all_of_it_is_painted_beside_each_other(painter: Painter, cat: Painted, 
         assert ticket.error is None and ticket.result is not None
         for one, other in zip(ticket.result, painter.alone(painter.work(commission, no_report)), strict=True):
             assert np.abs(pixels(one) - pixels(other)).max() <= 1
+
+
+def test_a_request_comes_to_what_the_operation_paints(painter: Painter, cat: Painted, dog: Painted) -> None:
+    file, other = cat.picture.png, dog.picture.png
+    ways = {"steps": 2, "preset": Preset.FAST}
+    mixed = (Ingredient(file, weight=3.0), Ingredient(prompt=DOG))
+    asked = [
+        (
+            Request("", 5, 2, kind=Kind.BLEND, ingredients=mixed, prior_steps=3, **ways),
+            painter.blend([file, DOG], [3, 1], count=2, seed=5, prior_steps=3, **ways),
+        ),
+        (Request("", 5, 3, kind=Kind.MORPH, ingredients=(mixed[0], Ingredient(other)), **ways), painter.morph(file, other, 3, seed=5, **ways)),
+        (
+            Request(DOG, 5, 1, kind=Kind.EDIT, image=file, before=CAT, strength=0.4, **ways),
+            painter.edit(file, CAT, DOG, strength=0.4, framing=Framing.PAD, seed=5, **ways),
+        ),
+        (Request("", 5, 9, kind=Kind.EXPLORE, image=file, step=0.2, **ways), painter.explore(file, 0.2, seed=5, **ways)),
+        (
+            Request("", 5, 1, kind=Kind.VARIATION, image=file, strength=0.5, drift=0.2, **ways),
+            painter.variation([file], count=1, seed=5, strength=0.5, drift=0.2, **ways),
+        ),
+        (Request(CAT, 5, 2, prior_seed=9, prior_steps=3, **ways), painter.dream([CAT], count=2, seed=5, prior_seed=9, prior_steps=3, **ways)),
+    ]
+    for request, painted in asked:
+        assert [one.png for one in painter.paint(request, no_report).pictures] == [one.picture.png for one in painted], request.kind
+        assert request.kind in painter.kinds and request.seeds == tuple(one.seed for one in painted)
+    drawn = painter.paint(Request(CAT, 5, 3, kind=Kind.DRAWS, prior_steps=3), no_report)
+    expected = painter.draws(CAT, 3, seed=5, prior_steps=3)
+    assert [one.seed for one in drawn.draws] == [one.seed for one in expected] and drawn.pictures == ()
+    assert [one.score for one in drawn.draws] == pytest.approx([one.score for one in expected], abs=1e-6)
+
+
+def test_a_request_to_verify_comes_to_a_verdict_and_the_picture_that_was_painted_again(painter: Painter, cat: Painted) -> None:
+    [varied] = painter.variation([cat.picture.png], count=1, seed=5, steps=2)
+    request = Request("", 0, 1, kind=Kind.VERIFY, image=varied.picture.png, ingredients=(Ingredient(cat.picture.png),))
+    painting = painter.paint(request, no_report)
+    assert painting.verdict is not None and painting.verdict.finding is Finding.SAME and painting.verdict.picture is None
+    assert [one.png for one in painting.pictures] == [varied.picture.png] and painting.pictures[0].seed == 5
+    with pytest.raises(InvalidRequest, match="sources"):
+        painter.paint(replace(request, ingredients=()), no_report)
+    foreign = painter.paint(replace(request, image=changed(varied.picture.png, model_hash="0" * 16)), no_report)
+    assert foreign.verdict is not None and foreign.verdict.finding is Finding.OTHER_MODEL and foreign.pictures == ()
 
 
 def test_a_course_that_has_nothing_to_walk_ends_all_the_same(painter: Painter) -> None:
