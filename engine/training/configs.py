@@ -77,11 +77,12 @@ class DecoderTraining(Extras, DecoderTrainConfig):
     """The library's, with ours.
 
     `lowres_noise_max`, in (0, 1], is how noisy the smaller picture is at most that an upsampler learns to enlarge; `whiten_embeds` has unets learn
-    from embeddings as much in every direction.
+    from embeddings as much in every direction; `compile` has torch compile them, which takes minutes at the start.
     """
 
     lowres_noise_max: float = Field(1.0, gt=0, le=1)
     whiten_embeds: bool = False
+    compile: bool = False
 
 
 class DecoderRun(TrainDecoderConfig):

@@ -58,6 +58,8 @@ class DecoderTrainee:
         if not self.trained:
             raise Misconfigured("train.unet_training_mask leaves no unet to train.")
         self.parts = {name: Part(self.decoder.unets[index], rates[index], decays[index]) for name, index in self.trained.items()}
+        self.asked = {name: torch.compile(part.module) if run.train.compile else part.module for name, part in self.parts.items()}
+        """What is asked in training: the unets themselves, or what is faster and shares their weights."""
         self.whitening: Whitening | None = None
 
     def whiten(self, embeds: Tensor) -> None:
@@ -100,7 +102,7 @@ class DecoderTrainee:
             pictures = pictures[..., top : top + crop, left : left + crop]
             lowres = None if lowres is None else lowres[..., top : top + crop, left : left + crop]
         loss: Tensor = decoder.p_losses(
-            unet,
+            self.asked[name],
             pictures.contiguous(memory_format=torch.channels_last),
             scheduler.sample_random_times(len(pictures)),
             image_embed=embeds if unet.cond_on_image_embeds else None,

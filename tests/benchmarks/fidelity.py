@@ -22,7 +22,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from engine.options import Options
+from engine.jobs import Preset
+from engine.options import Options, Solver
 from engine.pictures import encode
 from engine.training import world
 from engine.training.clip import misspelt
@@ -274,6 +275,23 @@ class Benchmark:
         figures["no prior: the text's embedding"] = all_right(scenes, without)
         tell("object, background, size and place, with", figures)
 
+    def solvers(self) -> None:
+        """What fewer steps cost, and what presets and an interval of guidance are worth; the same prompts and seeds for all."""
+        scenes = held_out_singles(self.prompts // 5)
+        prompts = [prompt_of(scene) for scene in scenes]
+        ways: dict[str, dict[str, object]] = {"250 steps, ddim": {"steps": 250, "solver": Solver.DDIM}}
+        ways |= {f"{steps} steps, {solver}": {"steps": steps, "solver": solver} for solver in (Solver.DDIM, Solver.DPM) for steps in (8, 12, 20)}
+        ways |= {f"preset {preset}": {"preset": preset} for preset in Preset}
+        ways |= {f"guided from {low:g} to {high:g}": {"guidance_interval": (low, high)} for low, high in ((0.3, 1.0), (0.0, 0.8), (0.2, 0.9))}
+        figures: dict[str, Sequence[bool]] = {}
+        seconds = {}
+        for name, options in ways.items():
+            started = time.perf_counter()
+            figures[name] = all_right(scenes, self.dream(prompts, **options))
+            seconds[name] = (time.perf_counter() - started) / len(prompts)
+        tell("object, background, size and place, with", figures)
+        print("seconds a picture: " + "; ".join(f"{name} {value:.2f}" for name, value in seconds.items()) + "\n", flush=True)
+
 
 def all_right(scenes: Sequence[Scene], seen: Sequence[Seen]) -> list[bool]:
     """Tell of each picture of one object whether everything is as asked."""
@@ -313,6 +331,7 @@ SECTIONS: dict[str, Callable[[Benchmark], None]] = {
     "inpainting": Benchmark.inpainting,
     "wording": Benchmark.wording,
     "guidance": Benchmark.guidance,
+    "solvers": Benchmark.solvers,
 }
 
 

@@ -1,4 +1,7 @@
-"""Ours beside the library, in one run: python -m tests.benchmarks.speed [bundled] [prior] [base] [people] [--repeats 5] [--json FILE] [--plot FILE]
+"""Ours beside the library, in one run: python -m tests.benchmarks.speed [PART …] [--repeats 5] [--json FILE] [--plot FILE]
+
+`bundled`, `prior` and `base` are equal work; `defaults` is our usual steps against 250 of each unet; `start` is everything from the start of a
+process to its first picture, with the peak of its memory.
 
 The peer is what dalle2-laion does: the sampling loops of dalle2-pytorch 1.15.6 in float32, two prior samples and one after the other of the guided
 answers. Weights, steps, guidance and batch are the same on both sides; the two take turns, and every ratio is of two neighbours in time. `people` is
@@ -9,10 +12,13 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +32,8 @@ from engine.jobs import Request
 from engine.options import Options, Solver
 from engine.unclip import Painter, load_decoder, load_prior
 from engine.unclip.checkpoints import read_checkpoint
-from engine.unclip.clip import TextCondition
-from engine.unclip.config import read_json
+from engine.unclip.clip import TextCondition, load_clip
+from engine.unclip.config import read_json, read_model_config
 from engine.unclip.painter import Counter, no_report, samples_of
 from engine.unclip.sampling import Walk, noise_from_seeds, walk_alone
 from engine.unclip.stages import Prior, UnetStage
@@ -54,14 +60,20 @@ def walked(stage: Prior | UnetStage, brief: Any, shape: tuple[int, ...], steps: 
     return walk_alone(Walk(brief, draw(), plan, rule, draw, predicts=stage.predicts, settle=stage.settle), stage.ask)
 
 
-def bundled() -> Iterator[Pair]:
-    """The bundled model's grid of four, from texts that are read to pictures, with the steps of its config on both sides."""
-    painter = Painter.from_config(MODEL / "picturebook.json", device="cpu", dtype="float32")
-    settings, prior_setting = painter.parts.settings, painter.parts.prior_setting
+def loaded_by_library(steps: Sequence[int]) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Load the bundled prior and decoder, which takes so many steps of each unet, with the library."""
     prior = DiffusionPriorConfig(**read_json(MODEL / "prior.json")["prior"]).create().eval()
-    decoder = DecoderConfig(**{**read_json(MODEL / "decoder.json")["decoder"], "sample_timesteps": [setting.steps for setting in settings]}).create()
+    decoder = DecoderConfig(**{**read_json(MODEL / "decoder.json")["decoder"], "sample_timesteps": list(steps)}).create()
     for module, file in ((prior, "prior"), (decoder.eval(), "decoder")):
         module.load_state_dict({key: value.float() for key, value in read_checkpoint(MODEL / f"{file}.safetensors").weights.items()}, strict=False)
+    return prior, decoder
+
+
+def bundled(steps: int | None = None) -> Iterator[Pair]:
+    """The bundled model's grid of four, from texts that are read to pictures; the library takes `steps` of each unet, or as many as we do."""
+    painter = Painter.from_config(MODEL / "picturebook.json", device="cpu", dtype="float32")
+    settings, prior_setting = painter.parts.settings, painter.parts.prior_setting
+    prior, decoder = loaded_by_library([steps or setting.steps for setting in settings])
     text = painter.read([PROMPT] * 4)
     condition = {"text_embed": text.embed, "text_encodings": text.encodings}
     batch, how = samples_of(PROMPT, Options(count=4, seed=0)), Options(count=4, seed=0)
@@ -75,7 +87,36 @@ def bundled() -> Iterator[Pair]:
         embeds = painter.alone(painter.draw_embeds(batch, text, how, count))
         return painter.alone(painter.decode(batch, embeds, None, settings, count, None, first=1, canvas=None, resamples=1))
 
-    yield "bundled model, grid of 4, equal steps, float32", theirs, ours
+    said = "equal steps" if steps is None else f"{steps} steps of each unet against our usual ones"
+    yield f"bundled model, grid of 4, {said}, float32", theirs, ours
+
+
+def start() -> Iterator[Pair]:
+    """From the start of a process to the bundled model's first picture, with equal steps; each tells the peak of its memory."""
+    peaks: dict[str, list[float]] = {"theirs": [], "ours": []}
+
+    def run(who: str) -> None:
+        told = subprocess.run([sys.executable, "-m", "tests.benchmarks.speed", "--first", who], check=True, capture_output=True, text=True)
+        peaks[who].append(float(told.stdout.split()[-1]))
+
+    yield "from a process's start to the first picture, bundled model", lambda: run("theirs"), lambda: run("ours")
+    print("its peak of memory: " + ", ".join(f"{who} {statistics.median(peak):.0f} MiB" for who, peak in peaks.items()))
+
+
+def first(who: str) -> None:
+    """Paint one picture in this process and print the peak of its memory in MiB."""
+    with torch.inference_mode():
+        if who == "ours":
+            Painter.from_config(MODEL / "picturebook.json", device="cpu", dtype="float32").dream([PROMPT], count=1, seed=0)
+        else:
+            parts = read_model_config(MODEL / "picturebook.json")
+            [unets], clip = parts.decoder.unet_sources, load_clip(parts.clip, MODEL, dtype=torch.float32, device="cpu")
+            prior, decoder = loaded_by_library(unets.default_sample_timesteps)
+            text = clip.embed_text(clip.tokenize([PROMPT]))
+            condition = {"text_embed": text.embed, "text_encodings": text.encodings}
+            embed = prior.p_sample_loop((1, text.embed.shape[1]), text_cond=condition, cond_scale=1.0, timesteps=parts.prior.default_sample_timesteps)
+            decoder.sample(image_embed=embed, cond_scale=tuple(unets.default_cond_scale))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
 
 def random_prior(folder: Path) -> Iterator[Pair]:
@@ -183,17 +224,22 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=["bundled", "prior", "base", "people", []], default=[])
+    parser.add_argument("parts", nargs="*", choices=["bundled", "defaults", "start", "prior", "base", "people", []], default=[])
+    parser.add_argument("--first", choices=["theirs", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
     # The library's bars would be all that is to be seen.
     library.tqdm = lambda steps, **ignored: steps
+    if options.first:
+        return first(options.first)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         works: dict[str, Callable[[], Iterator[Pair]]] = {
             "bundled": bundled,
+            "defaults": lambda: bundled(250),
+            "start": start,
             "prior": lambda: random_prior(Path(folder)),
             "people": lambda: (pair for count in (1, 4) for pair in people(count)),
             "base": lambda: random_base(Path(folder)),

@@ -126,6 +126,27 @@ def test_only_the_unets_of_the_mask_are_trained(tmp_path: Path, shards: Path, mo
     assert changed == {"1"}
 
 
+def test_a_compiled_unet_is_the_one_that_is_asked_and_learns_the_same(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Compiled(torch.nn.Module):
+        def __init__(self, module: torch.nn.Module) -> None:
+            super().__init__()
+            self.module, self.self_cond = module, module.self_cond
+
+        def forward(self, *args: torch.Tensor, **kwargs: torch.Tensor) -> torch.Tensor:
+            asked.append(len(args[0]))
+            return self.module(*args, **kwargs)
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    for name in ("plain", "compiled"):
+        config = write_json(tmp_path / f"{name}.json", decoder_config(shards, steps=2, unet_training_mask=[True, False], compile=name == "compiled"))
+        assert run_command(monkeypatch, "decoder", "--config", config, "--out", tmp_path / name) == 0
+        assert bool(asked) == (name == "compiled")
+    plain, compiled = (load_file(tmp_path / name / "latest.safetensors") for name in ("plain", "compiled"))
+    assert plain.keys() == compiled.keys() and all(torch.equal(plain[key], compiled[key]) for key in plain)
+
+
 def test_a_decoder_that_learns_in_other_coordinates_is_written_for_embeddings_as_they_are(
     tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
