@@ -53,18 +53,18 @@ def test_every_operation_writes_what_it_made(tmp_path: Path) -> None:
     assert [Path(path).name for path in cat["grids"]] == ["picturebook-1-7-grid.png", "picturebook-2-7-grid.png"]
     picture = cat["pictures"][0]
     mask = tmp_path / "mask.png"
-    Image.new("L", (64, 64)).save(mask)
+    Image.new("L", (128, 128)).save(mask)
     with Image.open(mask) as half:
-        half.paste(255, (0, 0, 32, 64))
+        half.paste(255, (0, 0, 64, 128))
         half.save(mask)
 
     varied = json.loads(engine("variation", picture, picture, "--count", "2", "--steps", "2", *out).stdout)
     assert len(varied["pictures"]) == 4
     inpainted = json.loads(engine("inpaint", picture, "--mask", str(mask), "--prompt", "a dog", "--count", "1", "--steps", "2", *out).stdout)
     with Image.open(inpainted["pictures"][0]) as after, Image.open(picture) as before:
-        assert after.crop((33, 0, 64, 64)).tobytes() == before.crop((33, 0, 64, 64)).tobytes()
+        assert after.crop((65, 0, 128, 128)).tobytes() == before.crop((65, 0, 128, 128)).tobytes()
     with Image.open(json.loads(engine("upscale", picture, *out).stdout)["pictures"][0]) as large:
-        assert large.size == (64, 64)
+        assert large.size == (128, 128)
 
     embedded = json.loads(engine("embed", "a cat", "a dog", "--candidates", "3", "--cond-scale", "1.5", "--sample-timesteps", "8", *out).stdout)
     text, image = (np.load(embedded["files"][key]) for key in ("text_embed", "image_embed"))

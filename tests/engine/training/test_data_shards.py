@@ -353,7 +353,7 @@ def test_a_complete_shard_that_was_damaged_since_is_named(tmp_path: Path, make: 
 
 
 def test_the_side_is_that_of_the_models_last_unet(tmp_path: Path) -> None:
-    assert side_of(CONFIG) == 64
+    assert side_of(CONFIG) == 128
     config = json.loads(CONFIG.read_text())
     for source in (*config["decoder"]["unet_sources"], config["prior"]):
         for key in ("load_model_from", "load_config_from"):

@@ -39,7 +39,7 @@ def foxes(painter: Painter) -> Painting:
 
 def test_a_request_is_painted_in_full_with_a_seed_for_every_picture(foxes: Painting) -> None:
     assert [picture.seed for picture in foxes.pictures] == [7, 8, 9]
-    assert {(picture.width, picture.height) for picture in foxes.pictures} == {(64, 64)}
+    assert {(picture.width, picture.height) for picture in foxes.pictures} == {(128, 128)}
     assert foxes.model == "picturebook" and foxes.steps == 8 and foxes.seconds > 0
     assert len({picture.png for picture in foxes.pictures}) == 3
 
@@ -53,17 +53,19 @@ def test_what_is_painted_has_the_background_that_was_asked_for(foxes: Painting) 
 def test_every_picture_carries_what_paints_it_again(painter: Painter, foxes: Painting) -> None:
     receipt = read_receipt(foxes.pictures[2].png)
     assert receipt["prompt"] == "a fox on a blue background"
-    assert (receipt["seed"], receipt["model"], receipt["steps"], receipt["guidance"]) == ("9", "picturebook", "8, 8", f"{foxes.guidance:g}, 1")
+    assert (receipt["seed"], receipt["model"]) == ("9", "picturebook")
+    assert receipt["steps"].startswith("8, ") and receipt["guidance"].startswith(f"{foxes.guidance:g}, ")
 
 
 def test_a_request_says_what_is_to_be_done(painter: Painter, foxes: Painting) -> None:
     assert painter.kinds == frozenset(Kind)
     fox = foxes.pictures[0].png
-    mask = pictures.encode(Image.new("L", (64, 64), 255).crop((0, -32, 64, 32)))
+    side = painter.side
+    mask = pictures.encode(Image.new("L", (side, side), 255).crop((0, -side // 2, side, side // 2)))
     variation = painter.paint(Request("", seed=7, count=2, steps=2, kind=Kind.VARIATION, image=fox), silent)
     assert [picture.png for picture in variation.pictures] == [one.picture.png for one in painter.variation([fox], count=2, seed=7, steps=2)]
     inpaint = painter.paint(Request("a dog on a blue background", seed=7, count=1, steps=2, kind=Kind.INPAINT, image=fox, mask=mask), silent)
-    assert np.array_equal(pixels(inpaint.pictures[0].png)[:31], pixels(fox)[:31])
+    assert np.array_equal(pixels(inpaint.pictures[0].png)[: side // 2 - 1], pixels(fox)[: side // 2 - 1])
     assert not np.array_equal(pixels(inpaint.pictures[0].png), pixels(fox))
     upscale = painter.paint(Request("", seed=7, count=2, steps=2, kind=Kind.UPSCALE, image=fox), silent)
     assert [picture.png for picture in upscale.pictures] == [one.picture.png for one in painter.upscale([fox], count=2, seed=7, steps=2)]
@@ -261,13 +263,13 @@ def test_a_decoder_of_another_width_than_clip_is_refused(model: Path) -> None:
 
 def test_an_upsampler_must_start_where_the_base_ends(model: Path) -> None:
     settings = json.loads((model.parent / "decoder.json").read_text())["decoder"]
-    change(model.parent / "decoder.json", decoder=settings | {"image_sizes": [32, 64]})
+    change(model.parent / "decoder.json", decoder=settings | {"image_sizes": [20, *settings["image_sizes"][1:]]})
     (model.parent / "base.json").write_text(json.dumps({"decoder": settings}))
     [source] = json.loads(model.read_text())["decoder"]["unet_sources"]
     of = {"load_model_from": source["load_model_from"]}
     base = of | {"unet_numbers": [1], "load_config_from": {"load_type": "local", "path": "base.json"}}
-    change(model, decoder={"unet_sources": [of | {"unet_numbers": [2], "load_config_from": source["load_config_from"]}, base]})
-    assert "unet 2 enlarges from 32 pixels, but unet 1 paints 16" in refusal(model)
+    change(model, decoder={"unet_sources": [of | {"unet_numbers": [2, 3], "load_config_from": source["load_config_from"]}, base]})
+    assert "unet 2 enlarges from 20 pixels, but unet 1 paints 16" in refusal(model)
 
 
 @pytest.mark.parametrize("part", [{}, {"net": 5}, {"net": {"dim": 128, "depth": -1}, "image_embed_dim": 128, "image_size": 64}])
