@@ -162,6 +162,11 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
         """Tell what has become of a prediction, of whatever kind; results stay."""
         return desk.view(record)
 
+    @app.delete("/predictions/{id}", tags=["results"], status_code=204, dependencies=locks, responses=errors(404, 409))
+    async def erase(record: Known) -> None:
+        """Erase a prediction that has ended, with its pictures."""
+        await desk.erase(record)
+
     @app.post("/predictions/{id}/cancel", tags=["cog"], **seen)
     async def cancel(record: Known) -> PredictionView:
         """Call a prediction off: at once while it waits, between two steps while it is worked on. One that has ended stays as it is."""
