@@ -203,6 +203,11 @@ MIGRATIONS = (
     CREATE UNIQUE INDEX prediction_name ON prediction (user_id, name);
     CREATE INDEX prediction_open ON prediction (job) WHERE is_closed = 0;
     """,
+    # 7. Steps and guidance of each unet, as JSON lists, where more is asked than those of the base decoder.
+    """
+    ALTER TABLE job ADD COLUMN unet_steps TEXT;
+    ALTER TABLE job ADD COLUMN unet_guidance TEXT;
+    """,
 )
 """Applied in order, never edited. `PRAGMA user_version` counts the applied ones."""
 

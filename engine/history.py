@@ -86,8 +86,10 @@ class History:
             "prompt": request.prompt,
             "count": request.count,
             "seed": request.seed,
-            "steps": request.steps,
-            "guidance": request.guidance,
+            "steps": request.base_steps,
+            "guidance": request.base_guidance,
+            "unet_steps": written(request.steps),
+            "unet_guidance": written(request.guidance),
             "asked_model": request.model,
             "preset": request.preset,
             "seamless": request.seamless,
@@ -390,6 +392,11 @@ def row_of(job_id: int, user_id: int, prediction: Prediction) -> dict[str, objec
     return {"job": job_id, "user_id": user_id, "name": prediction.name} | told
 
 
+def written(values: float | tuple[float | None, ...] | None) -> str | None:
+    """Write down what is asked of each unet; None where only the base decoder is spoken of."""
+    return json.dumps(values) if isinstance(values, tuple) else None
+
+
 def prediction_of(row: Row) -> Prediction | None:
     """Read what was written down of a request that came over HTTP; None of others."""
     return None if row["name"] is None else Prediction(row["name"], row["words"], row["webhook"], tuple(json.loads(row["events"])))
@@ -402,8 +409,8 @@ def job_of(row: Row) -> Job:
         row["prompt"],
         row["seed"],
         row["count"],
-        row["steps"],
-        row["guidance"],
+        row["steps"] if row["unet_steps"] is None else tuple(json.loads(row["unet_steps"])),
+        row["guidance"] if row["unet_guidance"] is None else tuple(json.loads(row["unet_guidance"])),
         kind,
         row["image_data"] or (GONE if kind.needs_picture else None),
         row["mask_data"] or (GONE if kind is Kind.INPAINT else None),

@@ -347,7 +347,7 @@ class Preferences:
     def limit(self, request: Request, channel_ids: tuple[int, ...], guild_id: int | None, usual_steps: int) -> list[Change]:
         """Return what a channel's or server's limits change of a request; `usual_steps` are those of the model where it names none."""
         changes = []
-        for option, asked in (("count", request.count), ("steps", request.steps or usual_steps)):
+        for option, asked in (("count", request.count), ("steps", request.base_steps or usual_steps)):
             limits = [self.get(Level.CHANNEL, channel_id, f"max_{option}") for channel_id in channel_ids] + [self.server(guild_id, f"max_{option}")]
             most = min((limit for limit in limits if limit is not None), default=None)
             if most is not None and asked > most:

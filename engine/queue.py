@@ -49,7 +49,7 @@ def cost(request: Request) -> float:
     effort = EFFORTS[request.preset]
     if request.kind is Kind.EMBED:
         return (request.candidates or effort.candidates) * (request.prior_steps or DEFAULT_STEPS * effort.share) * PRIOR_SHARE
-    return request.count * (request.steps or DEFAULT_STEPS * effort.share) * TIMES[request.kind]
+    return request.count * (request.base_steps or DEFAULT_STEPS * effort.share) * TIMES[request.kind]
 
 
 class Queue:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPBasic, HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
@@ -24,9 +24,11 @@ from engine.studio.bodies import read_body
 from engine.studio.desk import Desk
 from engine.studio.guard import Guard
 from engine.studio.keys import Keys, Person, Rate
+from engine.studio.models import ModelsView, models_view
 from engine.studio.pages import docs_page
 from engine.studio.refusals import Refusal, refusal_of, sentence_of
 from engine.studio.schema import body_of, described
+from engine.studio.site import add_site
 from engine.studio.views import PredictionView, half_of
 
 AT_ONCE = 50
@@ -170,6 +172,11 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
 
     # What is our own.
 
+    @app.get("/models", tags=["pictures"], dependencies=locks, responses=errors())
+    async def models(person: Asker) -> ModelsView:
+        """List the models that may be asked for, the usual one first, and how each usually paints."""
+        return models_view(desk.models)
+
     @app.get("/predictions/{id}/events", tags=["results"], response_class=EventSourceResponse, **seen)
     async def follow(record: Known) -> AsyncIterator[ServerSentEvent]:
         """Tell as it happens: `progress`, `preview` (a picture as data: URL) and at last `completed`, the prediction."""
@@ -219,9 +226,7 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
 
     # Pages.
 
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse("/docs", 303)
+    add_site(app, person_of)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
