@@ -4,6 +4,7 @@ EXTENSIONS = (
     "cogs.dream",
     "cogs.variations",
     "cogs.inpaint",
+    "cogs.paint",
     "cogs.card",
     "cogs.replies",
     "cogs.queue",

@@ -160,6 +160,12 @@ class History:
         )
         return Draft(json.loads(rows[0]["content"]), rows[0]["image_data"], rows[0]["mask_data"]) if rows else None
 
+    async def find_linked(self, draft_id: int) -> tuple[int, Draft] | None:
+        """Return a draft and whose it is, for who can tell by something else that it may be seen."""
+        rows = await self._rows("SELECT user_id FROM draft WHERE id = ?", draft_id)
+        draft = await self.find_draft(draft_id, rows[0]["user_id"]) if rows else None
+        return None if draft is None else (rows[0]["user_id"], draft)
+
     async def drop_draft(self, draft_id: int) -> bool:
         """Forget a draft; tell whether it was there, so that of two who take it at once only one does."""
         async with self.database.transaction():

@@ -9,7 +9,7 @@ import math
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -247,6 +247,12 @@ class Defaults:
     def with_options(self, **asked: Any) -> "Defaults":
         """Return them with what was asked for; None is not."""
         return replace(self, **{name: value for name, value in asked.items() if value is not None})
+
+    @classmethod
+    def written(cls, content: Mapping[str, Any]) -> "Defaults":
+        """Return those that a draft holds; what it does not name, as those of earlier versions, is as it usually is."""
+        usual = cls().with_options(**{option.name: content.get(option.name) for option in fields(cls)})
+        return replace(usual, preset=Preset(usual.preset))
 
     def request(
         self, prompt: str, seed: int | None = None, kind: Kind = Kind.DREAM, image: bytes | None = None, mask: bytes | None = None

@@ -18,6 +18,7 @@ from starlette.routing import Match
 
 from engine.errors import EngineError
 from engine.jobs import COUNT_LIMIT, Kind
+from engine.neighbour import Neighbour
 from engine.predictions import Record
 from engine.studio import events
 from engine.studio.bodies import read_body
@@ -25,6 +26,7 @@ from engine.studio.desk import Desk
 from engine.studio.guard import Guard
 from engine.studio.keys import Keys, Person, Rate
 from engine.studio.models import ModelsView, models_view
+from engine.studio.next_door import Id, add_next_door
 from engine.studio.pages import docs_page
 from engine.studio.refusals import Refusal, refusal_of, sentence_of
 from engine.studio.schema import body_of, described
@@ -41,7 +43,6 @@ LARGEST = 2**63 - 1
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 """Of pictures: what is painted does not change."""
 
-Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The id of a prediction of yours")]
 Prefer = Annotated[str | None, Header(description="`respond-async` answers at once, with 202; without it, the answer comes when all is done")]
 
 
@@ -71,8 +72,10 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted({*statuses, 401, 403, 422, 429})}
 
 
-def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhook_hosts: tuple[str, ...]) -> FastAPI:
-    """Return the app; `names` are those that this machine may be called by."""
+def studio_app(
+    desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhook_hosts: tuple[str, ...], neighbour: Neighbour | None = None
+) -> FastAPI:
+    """Return the app; `names` are those that this machine may be called by, `neighbour` is Discord's side of the house."""
     app = FastAPI(
         title="Reverie",
         version="1",
@@ -227,6 +230,7 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
     # Pages.
 
     add_site(app, person_of)
+    add_next_door(app, desk, neighbour, rate, person_of, counted, locks, errors)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

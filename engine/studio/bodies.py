@@ -106,6 +106,23 @@ async def read_json(request: Request, limit_bytes: int) -> tuple[dict[str, Any],
         Refusal: it is no JSON, or has no such form.
         BadPicture: a picture is written in a way that cannot be read.
     """
+    read = await read_object(request, limit_bytes)
+    values = read.pop("input", None)
+    if not isinstance(values, dict):
+        raise Refusal(422, "input must be given, and be an object.")
+    files = {}
+    for name in PICTURES:
+        if isinstance(text := values.get(name), str) and (file := await aside(decoded, name, text)) is not None:
+            values[name], files[name] = name_of(file), file
+    return values, read, files
+
+
+async def read_object(request: Request, limit_bytes: int) -> dict[str, Any]:
+    """Read a JSON body.
+
+    Raises:
+        Refusal: it is no JSON, or no object.
+    """
     body = b"".join([chunk async for chunk in bounded(request, limit_bytes)])
     try:
         read = await aside(json.loads, body.decode(), object_pairs_hook=once_each, parse_constant=no_number, parse_float=number)
@@ -115,14 +132,7 @@ async def read_json(request: Request, limit_bytes: int) -> tuple[dict[str, Any],
         raise Refusal(400, "The body must be JSON in UTF-8.") from None
     if not isinstance(read, dict):
         raise Refusal(422, "The body must be an object.")
-    values = read.pop("input", None)
-    if not isinstance(values, dict):
-        raise Refusal(422, "input must be given, and be an object.")
-    files = {}
-    for name in PICTURES:
-        if isinstance(text := values.get(name), str) and (file := await aside(decoded, name, text)) is not None:
-            values[name], files[name] = name_of(file), file
-    return values, read, files
+    return read
 
 
 def once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

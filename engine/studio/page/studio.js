@@ -219,6 +219,14 @@ async function lookAtModels() {
   if (!chosen()?.is_loaded) setTimeout(lookAtModels, LOOK_EVERY_MS);
 }
 
+async function lookAtChannels() {
+  try {
+    viewer.channels((await ask("GET", "/channels")).channels);
+  } catch {
+    // Nothing is offered, then; everything else works without.
+  }
+}
+
 const viewer = new Viewer(sendTo);
 const feed = new Feed({ list: $("feed"), more: $("more"), empty: $("empty"), problem: $("feed-problem") },
   { open: (prediction, position) => viewer.open(prediction, position) });
@@ -233,7 +241,7 @@ async function open() {
   $("model").addEventListener("change", showModel);
   const wanted = location.hash.slice(1);
   show(tabs().some((tab) => tab.dataset.tab === wanted) ? wanted : "dream");
-  await Promise.all([lookAtModels(), feed.open()]);
+  await Promise.all([lookAtModels(), lookAtChannels(), feed.open()]);
   document.body.dataset.ready = "true";
 }
 
