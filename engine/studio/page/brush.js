@@ -12,7 +12,7 @@ const REGIONS = [["left", "Left half"], ["right", "Right half"], ["top", "Top ha
   ["background", "Background"]];
 
 export class Brush {
-  #picture = make("canvas", { class: "picture" });
+  #ground = make("canvas", { class: "ground" });
   #veil = make("canvas", { class: "veil" });
   #ring = make("div", { class: "ring", hidden: true });
   #size = make("input", { type: "range", min: 1, max: 32, value: 8, "aria-label": "Brush size in pixels" });
@@ -33,7 +33,7 @@ export class Brush {
       this.#buttons[name] = make("button", { type: "button", dataset: { do: name }, "aria-pressed": pressed, onclick: act }, text);
       return this.#buttons[name];
     };
-    this.stage = make("div", { class: "stage", tabindex: 0, role: "application", "aria-label": HELP }, this.#picture, this.#veil, this.#ring);
+    this.stage = make("div", { class: "stage", tabindex: 0, role: "application", "aria-label": HELP }, this.#ground, this.#veil, this.#ring);
     const regions = REGIONS.map(([name, text]) => button(name, text, () => this.#act({ do: "region", name })));
     this.element = make("div", { class: "brush", hidden: true, onkeydown: (event) => this.#key(event) },
       make("div", { class: "tools", role: "toolbar", "aria-label": "Brush" },
@@ -57,11 +57,11 @@ export class Brush {
   show(image) {
     this.#natural = { width: image.naturalWidth, height: image.naturalHeight };
     const scale = Math.min(1, LONGEST / Math.max(image.naturalWidth, image.naturalHeight));
-    for (const canvas of [this.#picture, this.#veil]) {
+    for (const canvas of [this.#ground, this.#veil]) {
       canvas.width = Math.max(1, Math.round(image.naturalWidth * scale));
       canvas.height = Math.max(1, Math.round(image.naturalHeight * scale));
     }
-    this.#picture.getContext("2d").drawImage(image, 0, 0, this.#picture.width, this.#picture.height);
+    this.#ground.getContext("2d").drawImage(image, 0, 0, this.#ground.width, this.#ground.height);
     const ratio = image.naturalWidth / image.naturalHeight;
     this.stage.style.aspectRatio = String(ratio);
     this.stage.style.width = `min(100%, ${(60 * ratio).toFixed(3)}vh)`;
@@ -156,7 +156,7 @@ export class Brush {
   // Everything else that can be done.
 
   #act(act) {
-    this.#done.push(act.name === "background" ? { ...act, sheet: background(this.#picture) } : act);
+    this.#done.push(act.name === "background" ? { ...act, sheet: background(this.#ground) } : act);
     this.#undone = [];
     draw[act.do](this.#pen(), this.#done.at(-1));
     this.#told();
@@ -257,13 +257,17 @@ export class Brush {
 const draw = {
   stroke(pen, { points, size, erase }) {
     pen.globalCompositeOperation = erase ? "destination-out" : "source-over";
-    pen.strokeStyle = VEIL;
+    pen.strokeStyle = pen.fillStyle = VEIL;
     pen.lineWidth = size;
     pen.lineCap = pen.lineJoin = "round";
+    const [first, ...others] = points;
     pen.beginPath();
-    pen.moveTo(points[0].x, points[0].y);
-    // A line to where it begins is a dot.
-    for (const point of points.length > 1 ? points.slice(1) : points) pen.lineTo(point.x, point.y);
+    // A line that goes nowhere draws nothing.
+    pen.arc(first.x, first.y, size / 2, 0, 2 * Math.PI);
+    pen.fill();
+    pen.beginPath();
+    pen.moveTo(first.x, first.y);
+    for (const point of others) pen.lineTo(point.x, point.y);
     pen.stroke();
   },
   invert(pen) {

@@ -139,7 +139,7 @@ const tabs = () => [...document.querySelectorAll("[role=tab]:not([hidden])")];
 
 function show(name, focus = false) {
   state.tab = name;
-  document.body.dataset.tab = name;
+  document.body.dataset.shown = name;
   for (const tab of document.querySelectorAll("[role=tab]")) {
     const isShown = tab.dataset.tab === name;
     tab.setAttribute("aria-selected", String(isShown));
