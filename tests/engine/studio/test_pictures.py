@@ -166,3 +166,10 @@ async def test_what_is_no_picture_is_refused_before_anything_is_queued(house: Ho
             text = base64.b64encode(file).decode()
             assert (await house.ask("POST", path, 422, json={"input": {"image": text, **more}}))["detail"].startswith(says)
     assert await house.ask("GET", "/predictions") == {"results": [], "next": None} and painter.painted == []
+
+
+async def test_without_discord_no_channel_is_offered_and_no_link_leads_anywhere(house: House) -> None:
+    assert await house.ask("GET", "/channels") == {"channels": []}
+    for path in ("sheet", "picture.png"):
+        assert "Ask for a new one in Discord" in (await house.ask("GET", f"/paint/1.{'a' * 32}/{path}", 404, None))["detail"]
+    await house.ask("GET", "/channels", 401, None)
