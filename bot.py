@@ -25,6 +25,7 @@ import aiohttp
 import discord
 
 from cogs._client import Endpoint, Reverie
+from cogs._next_door import NextDoor
 from engine import logs, models
 from engine import settings as settings_module
 from engine.errors import Misconfigured
@@ -107,12 +108,12 @@ async def run(settings: Settings, local: bool, studio: bool = False) -> None:
         worker = Worker(queue, history, first.load, settings.progress_every_s, first.others, others)
         bot = await stack.enter_async_context(Reverie(queue, history, worker, settings.progress_every_s, endpoint))
         await stack.enter_async_context(Telemetry(counts, queue, worker, bot, settings.data).served(settings.metrics_port))
-        more = [open_studio(settings, queue, history, worker)] if studio else []
+        more = [open_studio(settings, queue, history, worker, bot.next_door)] if studio else []
         await first_of(bot.start(token), worker.run(), told_to_stop(), *more)
 
 
-def open_studio(settings: Settings, queue: Queue, history: History, worker: Worker) -> Coroutine[Any, Any, None]:
-    """Take the studio's port and say where it is; what is returned answers there.
+def open_studio(settings: Settings, queue: Queue, history: History, worker: Worker, next_door: NextDoor) -> Coroutine[Any, Any, None]:
+    """Take the studio's port, say where it is, and let Discord's side know; what is returned answers there.
 
     Raises:
         Misconfigured: the port cannot be had, or others could reach it and there are no keys.
@@ -120,8 +121,9 @@ def open_studio(settings: Settings, queue: Queue, history: History, worker: Work
     # What only the studio needs is not loaded without it.
     from engine.studio import Studio
 
-    opened = Studio(settings, queue, history, worker)
-    print(f"\n  The studio is at  {opened.address}docs\n", flush=True)
+    opened = Studio(settings, queue, history, worker, neighbour=next_door)
+    next_door.open(settings.studio_url or opened.address, settings.studio_channels)
+    print(f"\n  The studio is at  {opened.address}\n", flush=True)
     return opened.run()
 
 

@@ -7,6 +7,7 @@ EXTENSIONS = (
     "cogs.mix",
     "cogs.explore",
     "cogs.verify",
+    "cogs.paint",
     "cogs.card",
     "cogs.replies",
     "cogs.queue",

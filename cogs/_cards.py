@@ -77,6 +77,7 @@ class Act(StrEnum):
     EXPLORE = "explore"
     DRAW = "draw"
     VERIFY = "verify"
+    PAINT = "paint"
 
 
 OF_JOBS = (
@@ -101,6 +102,11 @@ def button_id(act: Act, number: int, index: int = 0) -> str:
 def button(act: Act, label: str, number: int, index: int = 0, style: discord.ButtonStyle = discord.ButtonStyle.secondary) -> Button:
     """Return a button with a text on it; what it does is in its id, so that nothing needs to be kept in memory."""
     return discord.ui.Button(style=style, label=label, custom_id=button_id(act, number, index))
+
+
+def link(label: str, address: str) -> Button:
+    """Return a button that opens a page."""
+    return discord.ui.Button(style=discord.ButtonStyle.link, label=label, url=address)
 
 
 def buttons(*rows: Sequence[Button]) -> discord.ui.View:

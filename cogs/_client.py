@@ -21,6 +21,7 @@ from cogs._delivery import GRACE_S, Courier
 from cogs._desk import Desk
 from cogs._house import House
 from cogs._language import Translator
+from cogs._next_door import NextDoor
 from cogs._replies import FAILURES, refuse
 from engine.album import Album
 from engine.gallery import Gallery
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 PRESENCE_EVERY_S = 20.0
 """Between two looks at what the presence should say; Discord takes five presence updates in twenty seconds."""
+MENUS_LIMIT = 15
+"""Menus of messages that Discord takes."""
 PRESENCE_LIMIT = 128
 """Characters of a custom status."""
 EVENTS = ("message", "interaction", "app_command_completion", "raw_", "guild_channel_")
@@ -65,6 +68,16 @@ class Endpoint:
 
 class Tree(app_commands.CommandTree["Reverie"]):
     """Answers for commands that fail."""
+
+    def add_command(self, command: Any, /, *args: Any, **options: Any) -> None:
+        """Add a command. Since 2025 Discord takes fifteen menus of messages; discord.py 2.7 still stops at five."""
+        try:
+            super().add_command(command, *args, **options)
+        except app_commands.CommandLimitReached:
+            menus = [menu for menu in self.get_commands() if isinstance(menu, app_commands.ContextMenu)]
+            if not isinstance(command, app_commands.ContextMenu) or len(menus) >= MENUS_LIMIT:
+                raise
+            self._context_menus[command.name, None, command.type.value] = command
 
     async def interaction_check(self, interaction: discord.Interaction["Reverie"], /) -> bool:
         """Begin nothing new while the bot stops."""
@@ -135,6 +148,7 @@ class Reverie(commands.AutoShardedBot):
         self.house = House(self.preferences, self.moderation, worker, queue)
         self.courier = Courier(self, queue, model, self.house, history, progress_every_s)
         self.desk = Desk(self, queue, history, self.courier, model, self.house)
+        self.next_door = NextDoor(self, self.desk, history, self.house)
         self.album = Album(history)
         self.gallery = Gallery(history)
         self.rights = Rights(history)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
@@ -18,7 +19,7 @@ from cogs._sight import is_age_restricted, is_foreign, may_see
 from engine import uploads
 from engine.errors import InvalidRequest, Repeated
 from engine.history import GONE, History
-from engine.jobs import UPLOAD_LIMIT, Job, Origin, Painting, Request
+from engine.jobs import UPLOAD_LIMIT, Job, Kind, Origin, Painting, Request
 from engine.preferences import Defaults
 from engine.worker import aside
 
@@ -104,6 +105,50 @@ class Desk:
         request, notes = await self.house.admit(place, request, language(locale))
         origin = replace(origin_of(interaction, spoiler), locale=locale, notes=notes)
         await self._take(request, origin, parent, source, acknowledge)
+
+    def check(self, interaction: discord.Interaction, kind: Kind, model: str | None = None) -> None:
+        """Make sure that a result can be painted, by a model or else by the one that is usual here, and posted, before anybody chooses anything.
+
+        Raises:
+            Refused: it cannot.
+        """
+        check_place(interaction)
+        if model is None:
+            model = self.defaults(interaction).model
+        if kind not in self.model.kinds_of(model):
+            raise CannotDo(model or self.model.name)
+
+    async def accept_link(self, origin: Origin, place: Place, request: Request, parent: int | None) -> None:
+        """Take in a request that somebody made in the studio, by a link that was shown in a place of Discord, and answer it there.
+
+        `origin` is that of the interaction that asked for the link; its token serves where nothing else can answer, for as long as it lives.
+
+        Raises:
+            Refused: it cannot be served, or not there.
+        """
+
+        async def acknowledge(text: str, view: discord.ui.View) -> int | None:
+            if not origin.is_foreign:
+                there = self._bot.get_partial_messageable(origin.channel_id, guild_id=origin.guild_id)
+                return (await there.send(text, view=view, suppress_embeds=True)).id
+            if origin.token is None or self._bot.application_id is None or origin.token_expires_at <= time.time():
+                return None
+            webhook = discord.Webhook.partial(self._bot.application_id, origin.token, client=self._bot)
+            return (await webhook.send(text, view=view, suppress_embeds=True, wait=True)).id
+
+        if not origin.is_foreign:
+            # What is said there is a message of the bot's own, which no interaction's token can change.
+            origin = replace(origin, token=None)
+            channel = self._bot.get_channel(origin.channel_id)
+            if isinstance(channel, (discord.abc.GuildChannel, discord.Thread)):
+                granted = channel.permissions_for(channel.guild.me)
+                check_permissions(granted, in_thread=isinstance(channel, discord.Thread))
+                is_adult = is_age_restricted(channel)
+                # What is a reply must be able to see what it replies to.
+                asked_in = origin.asked_in if granted.read_message_history else None
+                origin, place = replace(origin, is_adult=is_adult, asked_in=asked_in), replace(place, is_adult=is_adult)
+        request, notes = await self.house.admit(place, request, language(origin.locale))
+        await self._take(request, replace(origin, notes=notes), parent, None, acknowledge)
 
     async def accept_message(
         self, message: discord.Message, request: Request, *, spoiler: bool = False, parent: int | None = None, source: int | None = None

@@ -126,6 +126,10 @@ class OwnStar(Refused):
     """Somebody wants to give their own picture a star."""
 
 
+class NoStudio(Refused):
+    """Whoever runs the bot has not opened the studio, and there is nothing to paint on."""
+
+
 class Unreported(Refused):
     """Another moderator has decided on a report before."""
 
@@ -153,6 +157,7 @@ SENTENCES: dict[type[EngineError], str] = {
     NoGallery: mark("This server has no gallery yet. Who runs it can choose a channel in `/settings`."),
     AdultOnly: mark("This was painted in an age-restricted channel, and the gallery is not one."),
     OwnStar: mark("Stars for your own pictures do not count."),
+    NoStudio: mark("There is nothing to paint on here: whoever runs me has not opened the studio. Use **Inpaint…**, with a region or a mask."),
     Unreported: mark("Somebody has decided on this already."),
     QueueFull: mark("So many people are waiting ({limit} jobs) that I can't take another one just now. Try again in some minutes."),
     TooManyJobs: mark("You already have {limit} jobs on the way, and others are waiting too. Wait for one to be finished."),

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from typing import Any
 
 import discord
@@ -13,11 +13,11 @@ from PIL import Image
 from cogs import _cards as cards
 from cogs._address import Upload
 from cogs._client import Reverie
-from cogs._desk import check_place, uploaded_picture
+from cogs._desk import uploaded_picture
 from cogs._forms import Form, files, open_form, sent, values
 from cogs._language import Language, language_of, mark
 from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Steps
-from cogs._replies import FAILURES, CannotDo, Forgotten, refuse
+from cogs._replies import FAILURES, Forgotten, refuse
 from engine import uploads
 from engine.jobs import PROMPT_LIMIT, Kind, Preset, Request, check_prompt
 from engine.preferences import Defaults
@@ -40,6 +40,7 @@ class Inpaint(commands.Cog):
 
     def __init__(self, bot: Reverie) -> None:
         self._desk = bot.desk
+        self._next_door = bot.next_door
         self.menu = app_commands.ContextMenu(name="Inpaint…", callback=self.from_message)
         bot.presses |= {cards.Act.CONFIRM: self.confirm, cards.Act.DISCARD: self.discard}
 
@@ -68,25 +69,13 @@ class Inpaint(commands.Cog):
     ) -> None:
         """Repaint a part of a picture."""
         check_prompt(prompt)
-        self.check(interaction)
+        self._desk.check(interaction, Kind.INPAINT)
         await interaction.response.defer(ephemeral=True, thinking=True)
         picture = await self._desk.read(image)
         mask_file = None if mask is None else await self._desk.read(mask)
         asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler}
         wanted = {"prompt": prompt, "seed": seed} | self.usual(interaction, **asked)
         await self.propose(interaction, wanted, picture, mask_file, Region(region) if region and mask is None else None)
-
-    def check(self, interaction: discord.Interaction, model: str | None = None) -> None:
-        """Make sure that the result can be painted, by a model or else by the one that is usual here, and posted, before anybody chooses anything.
-
-        Raises:
-            Refused: it cannot.
-        """
-        check_place(interaction)
-        if model is None:
-            model = self._desk.defaults(interaction).model
-        if Kind.INPAINT not in self._desk.model.kinds_of(model):
-            raise CannotDo(model or self._desk.model.name)
 
     def usual(self, interaction: discord.Interaction, **asked: Any) -> dict[str, Any]:
         """Return the options of a request, those that were not asked for as they are usual here."""
@@ -113,12 +102,10 @@ class Inpaint(commands.Cog):
 
         seen = await self._desk.decoded(prepare)
         number = await self._desk.history.add_draft(interaction.user.id, wanted, made["picture"], made["mask"])
-        view = cards.buttons(
-            [
-                cards.button(cards.Act.CONFIRM, say("Repaint this"), number, style=discord.ButtonStyle.success),
-                cards.button(cards.Act.DISCARD, say("Cancel"), number),
-            ]
-        )
+        choices = [cards.button(cards.Act.CONFIRM, say("Repaint this"), number, style=discord.ButtonStyle.success)]
+        if self._next_door.is_open:
+            choices.append(cards.button(cards.Act.PAINT, say("Paint the mask"), number))
+        view = cards.buttons([*choices, cards.button(cards.Act.DISCARD, say("Cancel"), number)])
         upload = Upload(seen, f"overlay-{number}.jpg", say("The picture, with the part to repaint under a veil"), bool(wanted.get("spoiler")))
         text = say("What is veiled would be repainted: {prompt}", prompt=cards.quote(wanted["prompt"], cards.PROMPT_SHOWN))
         await interaction.edit_original_response(content=text, attachments=[upload.file()], view=view)
@@ -129,10 +116,8 @@ class Inpaint(commands.Cog):
         if draft is None or not draft.image or not draft.mask:
             raise Forgotten
         wanted = draft.content
-        # Drafts of earlier versions name no model, or no preset.
-        usual = Defaults().with_options(**{option.name: wanted.get(option.name) for option in fields(Defaults)})
-        usual = replace(usual, preset=Preset(usual.preset))
-        self.check(interaction, usual.model)
+        usual = Defaults.written(wanted)
+        self._desk.check(interaction, Kind.INPAINT, usual.model)
         request = usual.request(wanted["prompt"], wanted["seed"], Kind.INPAINT, draft.image, draft.mask)
         if not await self._desk.history.drop_draft(number):
             # Two presses at once: the other one has it.
@@ -153,7 +138,7 @@ class Inpaint(commands.Cog):
 
     async def from_message(self, interaction: discord.Interaction, message: discord.Message) -> None:
         """Ask in a form what to repaint in the picture of a message, and how."""
-        self.check(interaction)
+        self._desk.check(interaction, Kind.INPAINT)
         found = await self._desk.shown(message)
         if found is None:
             attachment = uploaded_picture(message.attachments)
@@ -179,7 +164,7 @@ class Inpaint(commands.Cog):
             written = values(interaction)
             prompt = str(written.get("prompt") or "")
             check_prompt(prompt)
-            self.check(interaction)
+            self._desk.check(interaction, Kind.INPAINT)
             await interaction.response.defer(ephemeral=True, thinking=True)
             picture, parent = await self.source(interaction, draft.content, written)
             masks = files(interaction, "mask")

@@ -221,6 +221,11 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX ingredient_picture ON ingredient (picture);
     """,
+    # 8. Steps and guidance of each unet, as JSON lists, where more is asked than those of the base decoder.
+    """
+    ALTER TABLE job ADD COLUMN unet_steps TEXT;
+    ALTER TABLE job ADD COLUMN unet_guidance TEXT;
+    """,
 )
 """Applied in order, never edited. `PRAGMA user_version` counts the applied ones."""
 

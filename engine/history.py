@@ -89,8 +89,10 @@ class History:
             "prompt": request.prompt,
             "count": request.count,
             "seed": request.seed,
-            "steps": request.steps,
-            "guidance": request.guidance,
+            "steps": request.base_steps,
+            "guidance": request.base_guidance,
+            "unet_steps": written(request.steps),
+            "unet_guidance": written(request.guidance),
             "asked_model": request.model,
             "preset": request.preset,
             "seamless": request.seamless,
@@ -180,6 +182,12 @@ class History:
             time.time() - DRAFT_LIFE_S,
         )
         return Draft(json.loads(rows[0]["content"]), rows[0]["image_data"], rows[0]["mask_data"]) if rows else None
+
+    async def find_linked(self, draft_id: int) -> tuple[int, Draft] | None:
+        """Return a draft and whose it is, for who can tell by something else that it may be seen."""
+        rows = await self._rows("SELECT user_id FROM draft WHERE id = ?", draft_id)
+        draft = await self.find_draft(draft_id, rows[0]["user_id"]) if rows else None
+        return None if draft is None else (rows[0]["user_id"], draft)
 
     async def drop_draft(self, draft_id: int) -> bool:
         """Forget a draft; tell whether it was there, so that of two who take it at once only one does."""
@@ -422,6 +430,11 @@ def row_of(job_id: int, user_id: int, prediction: Prediction) -> dict[str, objec
     return {"job": job_id, "user_id": user_id, "name": prediction.name} | told
 
 
+def written(values: float | tuple[float | None, ...] | None) -> str | None:
+    """Write down what is asked of each unet; None where only the base decoder is spoken of."""
+    return json.dumps(values) if isinstance(values, tuple) else None
+
+
 def prediction_of(row: Row) -> Prediction | None:
     """Read what was written down of a request that came over HTTP; None of others."""
     return None if row["name"] is None else Prediction(row["name"], row["words"], row["webhook"], tuple(json.loads(row["events"])))
@@ -453,8 +466,8 @@ def job_of(row: Row, ingredients: tuple[Ingredient, ...]) -> Job:
         row["prompt"],
         row["seed"],
         row["count"],
-        row["steps"],
-        row["guidance"],
+        row["steps"] if row["unet_steps"] is None else tuple(json.loads(row["unet_steps"])),
+        row["guidance"] if row["unet_guidance"] is None else tuple(json.loads(row["unet_guidance"])),
         kind,
         row["image_data"] or (GONE if kind.needs_picture else None),
         row["mask_data"] or (GONE if kind is Kind.INPAINT else None),

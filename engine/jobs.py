@@ -42,6 +42,8 @@ SOURCES_LIMIT = 5
 """Files that a picture was made from."""
 LEAST_STEPS = 2
 """Of the prior: the last of its times is the one that it ends at."""
+UNETS_LIMIT = 8
+"""Values of a list with one for each unet; DALL-E 2 has three."""
 
 
 def words_of(text: str) -> list[str]:
@@ -80,6 +82,20 @@ def check_range(name: str, value: float, least: float, most: float) -> None:
     """
     if not least <= value <= most:
         raise InvalidRequest(name, "be {least:g} to {most:.10g}, not {value:.10g}", least=least, most=most, value=value)
+
+
+def check_each(name: str, values: float | tuple[float | None, ...] | None, least: float, most: float) -> None:
+    """Make sure that what is given once, or once for each unet, is in its range.
+
+    Raises:
+        InvalidRequest: it is not, or there are no values in a list, or too many.
+    """
+    listed = values if isinstance(values, tuple) else (values,)
+    if not 1 <= len(listed) <= UNETS_LIMIT:
+        raise InvalidRequest(name, "be one value for each unet, {most} at most", most=UNETS_LIMIT)
+    for value in listed:
+        if value is not None:
+            check_range(name, value, least, most)
 
 
 class Preset(StrEnum):
@@ -168,7 +184,8 @@ JOINED_BY = {Kind.BLEND: " + ", Kind.MORPH: " → "}
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What was asked, complete. `steps` and `guidance` are those of the base decoder; None leaves them to preset and model.
+    """What was asked, complete. `steps` and `guidance` are those of the base decoder, or one value, or None, for each unet; None leaves them to
+    preset and model.
 
     A variation varies `image`, upscaling enlarges it, and neither needs a prompt; inpainting repaints what is white in `mask`, a PNG of the picture's
     size. Both are files of any usual format, see `engine.uploads`. `model` is the name of a model; empty stands for the usual one. `seamless` lets
@@ -188,8 +205,8 @@ class Request:
     prompt: str
     seed: int
     count: int = USUAL_COUNT
-    steps: int | None = None
-    guidance: float | None = None
+    steps: int | tuple[int | None, ...] | None = None
+    guidance: float | tuple[float | None, ...] | None = None
     kind: Kind = Kind.DREAM
     image: bytes | None = field(default=None, repr=False)
     mask: bytes | None = field(default=None, repr=False)
@@ -221,10 +238,8 @@ class Request:
             raise InvalidRequest("mask", "be given")
         check_range("count", self.count, *self.kind.counts)
         check_range("seed", self.seed, 0, SEED_LIMIT - 1)
-        if self.steps is not None:
-            check_range("steps", self.steps, 1, STEPS_LIMIT)
-        if self.guidance is not None:
-            check_range("guidance", self.guidance, 0, GUIDANCE_LIMIT)
+        check_each("steps", self.steps, 1, STEPS_LIMIT)
+        check_each("guidance", self.guidance, 0, GUIDANCE_LIMIT)
         if self.candidates is not None:
             check_range("candidates", self.candidates, 1, CANDIDATES_LIMIT)
         if self.prior_steps is not None:
@@ -244,6 +259,16 @@ class Request:
             raise InvalidRequest("ingredients", "be two to {most} pictures or prompts", most=INGREDIENTS_LIMIT)
         if self.kind is Kind.VERIFY and (len(self.ingredients) > SOURCES_LIMIT or any(one.prompt for one in self.ingredients)):
             raise InvalidRequest("sources", "be at most {most} pictures", most=SOURCES_LIMIT)
+
+    @property
+    def base_steps(self) -> int | None:
+        """The steps that are asked of the base decoder."""
+        return self.steps[0] if isinstance(self.steps, tuple) else self.steps
+
+    @property
+    def base_guidance(self) -> float | None:
+        """The guidance that is asked of the base decoder."""
+        return self.guidance[0] if isinstance(self.guidance, tuple) else self.guidance
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -449,6 +474,16 @@ class Painter(Protocol):
 
     def usual_steps(self, preset: Preset) -> int:
         """Return the steps of the base decoder where a request names none; 0 where there is no decoder."""
+        ...
+
+    @property
+    def usual_guidance(self) -> tuple[float, ...]:
+        """The guidance of each unet where a request names none; of a model without unets, that of its decoder."""
+        ...
+
+    @property
+    def usual_prior_guidance(self) -> float | None:
+        """The guidance of the prior where a request names none; None where there is no prior."""
         ...
 
     @property

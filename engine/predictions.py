@@ -9,6 +9,7 @@ from typing import Any
 from engine.database import Database, Row
 from engine.history import History, outcome_of
 from engine.jobs import UNFINISHED, Drawn, Embedding, Kind, Prediction, State
+from engine.rights import Rights
 from engine.verdicts import Verdict
 
 QUERY = """
@@ -67,6 +68,11 @@ class Predictions:
     def __init__(self, history: History) -> None:
         self._database: Database = history.database
         self._history = history
+        self._rights = Rights(history)
+
+    async def erase(self, record: Record) -> None:
+        """Erase a request that has ended, with what it came to."""
+        await self._rights.erase_job(record.number)
 
     async def handed_in(self, user_id: int, hashes: Sequence[str]) -> dict[str, bytes]:
         """Return the pictures that a person handed in earlier; see `History.handed_in`."""

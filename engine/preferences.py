@@ -9,7 +9,7 @@ import math
 import re
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from typing import Any
 
@@ -248,6 +248,12 @@ class Defaults:
         """Return them with what was asked for; None is not."""
         return replace(self, **{name: value for name, value in asked.items() if value is not None})
 
+    @classmethod
+    def written(cls, content: Mapping[str, Any]) -> "Defaults":
+        """Return those that a draft holds; what it does not name, as those of earlier versions, is as it usually is."""
+        usual = cls().with_options(**{option.name: content.get(option.name) for option in fields(cls)})
+        return replace(usual, preset=Preset(usual.preset))
+
     def request(
         self, prompt: str, seed: int | None = None, kind: Kind = Kind.DREAM, image: bytes | None = None, mask: bytes | None = None, **more: Any
     ) -> Request:
@@ -350,7 +356,7 @@ class Preferences:
         changes = []
         # What has frames, or is a wheel, is nothing with fewer of them.
         counted = [("count", request.count)] if request.kind.counts == (1, COUNT_LIMIT) else []
-        for option, asked in (*counted, ("steps", request.steps or usual_steps)):
+        for option, asked in (*counted, ("steps", request.base_steps or usual_steps)):
             limits = [self.get(Level.CHANNEL, channel_id, f"max_{option}") for channel_id in channel_ids] + [self.server(guild_id, f"max_{option}")]
             most = min((limit for limit in limits if limit is not None), default=None)
             if most is not None and asked > most:

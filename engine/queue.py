@@ -52,7 +52,7 @@ def cost(request: Request) -> float:
         return drawn * (request.prior_steps or DEFAULT_STEPS * effort.share) * PRIOR_SHARE
     # Who sets out from a picture walks to it first.
     times = 2 if request.strength is not None and request.kind is Kind.VARIATION else TIMES.get(request.kind, 1)
-    return request.count * (request.steps or DEFAULT_STEPS * effort.share) * times
+    return request.count * (request.base_steps or DEFAULT_STEPS * effort.share) * times
 
 
 class Queue:

@@ -121,6 +121,10 @@ class Rights:
             await self._leave_nothing()
         return erased
 
+    async def erase_job(self, job_id: int) -> Erased:
+        """Erase a job that has ended, with its pictures; what others made of them stays."""
+        return await self._erase_jobs("id = ?", job_id, messages=False)
+
     async def _erase_jobs(self, where: str, *values: object, messages: bool = True) -> Erased:
         """Erase jobs with everything that hangs on them."""
         jobs = 0

@@ -44,6 +44,8 @@ class Settings(BaseModel):
     studio_port: int = Field(ge=0, le=65535)
     studio_names: tuple[Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}$")], ...] = Field(strict=False)
     studio_per_minute: int = Field(ge=1)
+    studio_url: str = Field(pattern=r"^(https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?)?$")
+    studio_channels: tuple[Annotated[int, Field(ge=1, lt=2**63)], ...] = Field(strict=False)
     webhook_hosts: tuple[Annotated[str, Field(pattern=r"^https?://([A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?$")], ...] = Field(strict=False)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"]
     log_format: Literal["text", "json"]

@@ -50,6 +50,8 @@ class ScriptedPainter:
     kinds = frozenset(Kind)
     known_words = ("cat", "on", "a", "red")
     space = "scripted"
+    usual_guidance = (1.5, 2.0)
+    usual_prior_guidance = 1.0
     everyday = ("a cat", "a dog", "a house", "a tree")
 
     def __init__(self, steps: int = 3) -> None:
@@ -90,7 +92,9 @@ class ScriptedPainter:
         if request.kind is Kind.VERIFY:
             return Painting(pictures, self.model, 0, 0.0, 0.5, verdict=Verdict(Finding.ROUNDED, True, 2, 0.25, ("version",)))
         unknown = tuple(word for word in request.prompt.split() if word not in self.known_words)
-        return Painting(pictures, self.model, request.steps or self.usual_steps(request.preset), request.guidance or 1.5, 0.5, unknown, self.space)
+        return Painting(
+            pictures, self.model, request.base_steps or self.usual_steps(request.preset), request.base_guidance or 1.5, 0.5, unknown, self.space
+        )
 
     def company(self) -> InTurn:
         return InTurn(self.paint)

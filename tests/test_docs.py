@@ -62,7 +62,7 @@ async def test_the_command_table_is_that_of_the_code(commands: list[discord.app_
 
 async def test_every_menu_is_named_in_the_readme(offered: list[Offered]) -> None:
     menus = [command.name for command in offered if isinstance(command, discord.app_commands.ContextMenu)]
-    assert len(menus) == 5 and all(f"**{name}**" in README for name in menus)
+    assert len(menus) == 6 and all(f"**{name}**" in README for name in menus)
 
 
 async def test_every_option_is_described_and_named_in_the_readme(commands: list[discord.app_commands.Command]) -> None:

@@ -95,6 +95,16 @@ class Painter:
         return 0
 
     @property
+    def usual_guidance(self) -> tuple[float, ...]:
+        """The guidance of the only decoder where nothing else is asked."""
+        return (self.parts.usual.guidance,)
+
+    @property
+    def usual_prior_guidance(self) -> None:
+        """None: there is no prior."""
+        return None
+
+    @property
     def space(self) -> str:
         """Empty: no CLIP looks at the pictures."""
         return ""
@@ -197,7 +207,7 @@ class Painter:
         if prompt:
             check_prompt(prompt)
         temperature = usual.temperature if settings.temperature is None else settings.temperature
-        guidance = usual.guidance if request.guidance is None else request.guidance
+        guidance = usual.guidance if request.base_guidance is None else request.base_guidance
         return Commission(prompt, Drawing(temperature, top_k, guidance), given, settings)
 
     def tokens_of(self, request: Request, settings: MiniSettings) -> tuple[tuple[int, ...], str]:

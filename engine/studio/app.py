@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from fastapi import Depends, FastAPI, Header, Path, Query, Request, Response, Security
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPBasic, HTTPBearer
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel
@@ -18,15 +18,19 @@ from starlette.routing import Match
 
 from engine.errors import EngineError
 from engine.jobs import FRAMES_LIMIT, Kind
+from engine.neighbour import Neighbour
 from engine.predictions import Record
 from engine.studio import events
 from engine.studio.bodies import read_body
 from engine.studio.desk import Desk
 from engine.studio.guard import Guard
 from engine.studio.keys import Keys, Person, Rate
+from engine.studio.models import ModelsView, models_view
+from engine.studio.next_door import Id, add_next_door
 from engine.studio.pages import docs_page
 from engine.studio.refusals import Refusal, refusal_of, sentence_of
 from engine.studio.schema import body_of, described
+from engine.studio.site import add_site
 from engine.studio.views import PredictionView, half_of
 
 AT_ONCE = 50
@@ -39,7 +43,6 @@ LARGEST = 2**63 - 1
 FOR_EVER = {"Cache-Control": "private, max-age=31536000, immutable"}
 """Of pictures: what is painted does not change."""
 
-Id = Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="The id of a prediction of yours")]
 Prefer = Annotated[str | None, Header(description="`respond-async` answers at once, with 202; without it, the answer comes when all is done")]
 
 
@@ -69,8 +72,10 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in sorted({*statuses, 401, 403, 422, 429})}
 
 
-def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhook_hosts: tuple[str, ...]) -> FastAPI:
-    """Return the app; `names` are those that this machine may be called by."""
+def studio_app(
+    desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhook_hosts: tuple[str, ...], neighbour: Neighbour | None = None
+) -> FastAPI:
+    """Return the app; `names` are those that this machine may be called by, `neighbour` is Discord's side of the house."""
     app = FastAPI(
         title="Reverie",
         version="1",
@@ -162,6 +167,11 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
         """Tell what has become of a prediction, of whatever kind; results stay."""
         return desk.view(record)
 
+    @app.delete("/predictions/{id}", tags=["results"], status_code=204, dependencies=locks, responses=errors(404, 409))
+    async def erase(record: Known) -> None:
+        """Erase a prediction that has ended, with its pictures."""
+        await desk.erase(record)
+
     @app.post("/predictions/{id}/cancel", tags=["cog"], **seen)
     async def cancel(record: Known) -> PredictionView:
         """Call a prediction off: at once while it waits, between two steps while it is worked on. One that has ended stays as it is."""
@@ -169,6 +179,11 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
         return desk.view(await desk.again(record))
 
     # What is our own.
+
+    @app.get("/models", tags=["pictures"], dependencies=locks, responses=errors())
+    async def models(person: Asker) -> ModelsView:
+        """List the models that may be asked for, the usual one first, and how each usually paints."""
+        return models_view(desk.models)
 
     @app.get("/predictions/{id}/events", tags=["results"], response_class=EventSourceResponse, **seen)
     async def follow(record: Known) -> AsyncIterator[ServerSentEvent]:
@@ -240,9 +255,8 @@ def studio_app(desk: Desk, keys: Keys, rate: Rate, names: frozenset[str], webhoo
 
     # Pages.
 
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse("/docs", 303)
+    add_site(app, person_of)
+    add_next_door(app, desk, neighbour, rate, person_of, counted, locks, errors)
 
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:

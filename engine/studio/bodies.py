@@ -14,7 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from engine.jobs import PROMPT_LIMIT, SEED_LIMIT, Kind
+from engine.jobs import INGREDIENTS_LIMIT, PROMPT_LIMIT, SEED_LIMIT, SOURCES_LIMIT, Kind
 from engine.studio.inputs import ENDS, INPUTS, PICTURES, Envelope, Input
 from engine.studio.refusals import BadPicture, Refusal, sentence_of
 from engine.uploads import LIMIT_BYTES
@@ -106,15 +106,7 @@ async def read_json(request: Request, limit_bytes: int) -> tuple[dict[str, Any],
         Refusal: it is no JSON, or has no such form.
         BadPicture: a picture is written in a way that cannot be read.
     """
-    body = b"".join([chunk async for chunk in bounded(request, limit_bytes)])
-    try:
-        read = await aside(json.loads, body.decode(), object_pairs_hook=once_each, parse_constant=no_number, parse_float=number)
-    except Refusal:
-        raise
-    except (ValueError, RecursionError):
-        raise Refusal(400, "The body must be JSON in UTF-8.") from None
-    if not isinstance(read, dict):
-        raise Refusal(422, "The body must be an object.")
+    read = await read_object(request, limit_bytes)
     values = read.pop("input", None)
     if not isinstance(values, dict):
         raise Refusal(422, "input must be given, and be an object.")
@@ -125,18 +117,41 @@ async def read_json(request: Request, limit_bytes: int) -> tuple[dict[str, Any],
     return values, read, files
 
 
+async def read_object(request: Request, limit_bytes: int) -> dict[str, Any]:
+    """Read a JSON body.
+
+    Raises:
+        Refusal: it is no JSON, or no object.
+    """
+    body = b"".join([chunk async for chunk in bounded(request, limit_bytes)])
+    try:
+        read = await aside(json.loads, body.decode(), object_pairs_hook=once_each, parse_constant=no_number, parse_float=number)
+    except Refusal:
+        raise
+    except (ValueError, RecursionError):
+        raise Refusal(400, "The body must be JSON in UTF-8.") from None
+    if not isinstance(read, dict):
+        raise Refusal(422, "The body must be an object.")
+    return read
+
+
 def places_of_pictures(values: dict[str, Any]) -> Iterator[tuple[str, Any, str | int]]:
-    """Yield where an input may hold pictures: the name of the place, what holds it, and its key or position there."""
+    """Yield where an input may hold pictures: the name of the place, what holds it, and its key or position there.
+
+    Of a list that is too long for any input, not all.
+    """
     for name in PICTURES:
         if name in values:
             yield name, values, name
     ingredients, sources = values.get("ingredients"), values.get("sources")
     parts = {name: values.get(name) for name in ENDS}
-    parts |= {f"ingredients.{position}": part for position, part in enumerate(ingredients if isinstance(ingredients, list) else ())}
+    parts |= {
+        f"ingredients.{position}": part for position, part in enumerate(ingredients[:INGREDIENTS_LIMIT] if isinstance(ingredients, list) else ())
+    }
     for where, part in parts.items():
         if isinstance(part, dict) and "image" in part:
             yield f"{where}.image", part, "image"
-    for position in range(len(sources) if isinstance(sources, list) else 0):
+    for position in range(min(len(sources), SOURCES_LIMIT) if isinstance(sources, list) else 0):
         yield f"sources.{position}", sources, position
 
 

@@ -334,6 +334,16 @@ class Desk:
         # What is painted just now stops between two steps.
         await self.ended(record)
 
+    async def erase(self, record: Record) -> None:
+        """Erase a request, with what it came to.
+
+        Raises:
+            Refusal: it has not ended.
+        """
+        if self.job_of(record) is not None or record.number in self._errands:
+            raise Refusal(409, "It has not ended. Cancel it first.")
+        await self._predictions.erase(record)
+
     async def film(self, record: Record, name: str) -> bytes | None:
         """Return the frames of a morph as one of `FILMS`; None where there are none."""
         if record.kind is not Kind.MORPH or not record.pictures:

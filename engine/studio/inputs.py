@@ -19,6 +19,7 @@ from engine.jobs import (
     SEED_LIMIT,
     SOURCES_LIMIT,
     STEPS_LIMIT,
+    UNETS_LIMIT,
     USUAL_COUNT,
     USUAL_DRAWS,
     USUAL_FRAMES,
@@ -48,6 +49,8 @@ Steps = Annotated[int, Field(ge=1, le=STEPS_LIMIT, description="Denoising steps 
 Guidance = Annotated[float, Field(ge=0, le=GUIDANCE_LIMIT, allow_inf_nan=False, description="How strictly the base decoder follows it; 1 is off")]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Weight = Annotated[float, Field(gt=0, le=WEIGHT_LIMIT, allow_inf_nan=False, description="How much it counts beside the others")]
+EachSteps = Annotated[list[Steps | None], Field(min_length=1, max_length=UNETS_LIMIT, description="One for each unet, the base decoder first")]
+EachGuidance = Annotated[list[Guidance | None], Field(min_length=1, max_length=UNETS_LIMIT, description="One for each unet, the base decoder first")]
 Model = Annotated[str, Field(max_length=MODEL_LIMIT, description="Name of a model; empty is the usual one")]
 Candidates = Annotated[int, Field(ge=1, le=CANDIDATES_LIMIT, description="Draws of the prior, of which CLIP keeps the nearest to the prompt")]
 PriorSteps = Annotated[int, Field(ge=LEAST_STEPS, le=PRIOR_STEPS_LIMIT, description="Denoising steps of the prior")]
@@ -75,15 +78,15 @@ class Input(BaseModel):
         values["preset"] = Preset(values.get("preset", Preset.BALANCED))
         # A null says nothing, as what is left out.
         values["seed"] = secrets.randbelow(SEED_LIMIT) if values["seed"] is None else values["seed"]
-        return values
+        return values | {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
 
 
 class ManyInput(Input):
     """What everything knows that paints, however many pictures that are."""
 
     seed: Seed | None = None
-    steps: Steps | None = None
-    guidance: Guidance | None = None
+    steps: Steps | EachSteps | None = None
+    guidance: Guidance | EachGuidance | None = None
     preset: Literal["fast", "balanced", "best"] = Field("balanced", description="How much work a picture is worth")
 
 

@@ -19,7 +19,7 @@ def body_of(kind: Kind) -> Schema:
     wrapped = {"type": "object", "additionalProperties": False, "required": ["input"], "properties": {"input": asked, **around}}
     content: Schema = {"application/json": {"schema": wrapped}}
     if kind.needs_picture:
-        fields = {name: without_null(schema) for name, schema in (asked["properties"] | around).items()}
+        fields = {name: as_field(schema) for name, schema in (asked["properties"] | around).items()}
         fields |= {name: schema | FILE for name, schema in fields.items() if name in PICTURES}
         # A form has no lists.
         fields.pop("sources", None)
@@ -40,9 +40,9 @@ def inlined(schema: Schema) -> Schema:
     return dict(whole(schema))
 
 
-def without_null(schema: Schema) -> Schema:
-    """Return a schema as a form can meet it: a field that says nothing is left out there."""
-    kinds = [one for one in schema.get("anyOf", ()) if one != {"type": "null"}]
+def as_field(schema: Schema) -> Schema:
+    """Return a schema as a form can meet it: a field that says nothing is left out there, and one that may be a list is a single value."""
+    kinds = [one for one in schema.get("anyOf", ()) if one.get("type") not in ("null", "array")]
     if len(kinds) != 1:
         return schema
     return {key: value for key, value in schema.items() if key not in ("anyOf", "default")} | dict(kinds[0])

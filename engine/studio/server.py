@@ -5,11 +5,13 @@ import contextlib
 import logging
 import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import uvicorn
 
 from engine.errors import Misconfigured
 from engine.history import History
+from engine.neighbour import Neighbour
 from engine.predictions import Predictions
 from engine.settings import KEYS, Settings
 from engine.studio.app import studio_app
@@ -37,8 +39,16 @@ class Server(uvicorn.Server):
 class Studio:
     """Answers over HTTP as long as it runs."""
 
-    def __init__(self, settings: Settings, jobs: Jobs, history: History, models: Models, fetcher: Fetcher | None = None) -> None:
-        """Take the address and the port.
+    def __init__(
+        self,
+        settings: Settings,
+        jobs: Jobs,
+        history: History,
+        models: Models,
+        fetcher: Fetcher | None = None,
+        neighbour: Neighbour | None = None,
+    ) -> None:
+        """Take the address and the port; `neighbour` is Discord's side of the house, where there is one.
 
         Raises:
             Misconfigured: they cannot be had, or others could reach it and there are no keys.
@@ -49,8 +59,8 @@ class Studio:
                 f'Anybody on the network could use a studio at {settings.studio_address}. Set {KEYS}, or studio_address = "127.0.0.1".'
             )
         self._desk = Desk(jobs, Predictions(history), models, Webhooks(settings.webhook_hosts), fetcher or Fetcher())
-        names = frozenset(settings.studio_names)
-        app = studio_app(self._desk, keys, Rate(settings.studio_per_minute), names, settings.webhook_hosts)
+        names = frozenset([*settings.studio_names, *filter(None, [urlsplit(settings.studio_url).hostname])])
+        app = studio_app(self._desk, keys, Rate(settings.studio_per_minute), names, settings.webhook_hosts, neighbour)
         config = uvicorn.Config(
             app,
             http="h11",

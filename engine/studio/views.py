@@ -102,6 +102,7 @@ class PredictionView(BaseModel):
     """A request, and what it has come to."""
 
     id: str
+    kind: Kind
     status: Status
     input: dict[str, Any] = Field(description="What was asked; of pictures that came in the body, their SHA-256")
     output: EmbeddedView | PaintedView | DrawsView | VerdictView | None
@@ -129,6 +130,7 @@ def view_of(record: Record, job: Job | None, line: Line) -> PredictionView:
         error = record.error or sentence(job.error if job is not None and job.error is not None else EngineError())
     return PredictionView(
         id=name,
+        kind=record.kind,
         status=status,
         input=dict(record.words),
         output=output_of(record) if status == "succeeded" else None,

@@ -129,6 +129,16 @@ class Painter:
         return self.settings(Options(preset=preset))[0].steps if self.parts.settings else 0
 
     @property
+    def usual_guidance(self) -> tuple[float, ...]:
+        """The guidance of each unet where nothing else is asked."""
+        return tuple(setting.guidance for setting in self.settings(Options())) if self.parts.settings else ()
+
+    @property
+    def usual_prior_guidance(self) -> float | None:
+        """The guidance of the prior where nothing else is asked; None where there is no prior."""
+        return self.prior_setting(Options()).guidance if self.parts.prior is not None else None
+
+    @property
     def space(self) -> str:
         """Name of the CLIP that sees what is in pictures; empty where there is none."""
         return self.parts.space if self.parts.clip is not None and self.parts.clip.side else ""

@@ -12,6 +12,7 @@ from PIL import Image
 
 from cogs import _cards as cards
 from cogs._forms import FORM_ID, Form
+from engine.pictures import write_receipt
 from engine.preferences import SETTINGS
 from loopback import Channel, Interaction, Loopback, Message, User
 from loopback.options import NotSent
@@ -35,6 +36,7 @@ FILES = {
     "page": ("a.png", b"<html>"),
     "bomb": ("bomb.png", png((30_000, 30_000), "1")),
     "words": ("a.txt", b"words"),
+    "receipt": ("a.png", write_receipt(WHOLE, {"seed": "7", "model": "\ud7ff", "sources": f"{'0' * 16}, {'f' * 16}", "picture_1": "'; --"})),
 }
 texts = st.one_of(
     st.sampled_from(["a cat", " ", "v1", "u9", "again", "2", "@everyone", "`" * 50, "{prompt}", "🦊" * 30, "\u202e", "\0", "x" * 1000]),
@@ -57,6 +59,8 @@ form_ids = st.one_of(
     ),
     st.sampled_from(["", "a" * 100]),
 )
+shares = st.floats(-0.5, 1.5)
+FILE_OPTIONS = ("image", "mask", "picture_1", "picture_2", "from_picture", "to_picture", "source", "second_source")
 options = {
     "dream": st.fixed_dictionaries(
         {"prompt": texts},
@@ -70,7 +74,17 @@ options = {
             "model": st.one_of(st.just("scripted"), texts),
         },
     ),
-    "variations": st.fixed_dictionaries({"image": files}, optional={"prompt": texts, "count": numbers}),
+    "variations": st.fixed_dictionaries({"image": files}, optional={"prompt": texts, "count": numbers, "strength": shares, "drift": shares}),
+    "blend": st.fixed_dictionaries(
+        {}, optional={"picture_1": files, "picture_2": files, "prompt_1": texts, "prompt_2": texts, "weights": st.one_of(texts, st.just("2 1"))}
+    ),
+    "morph": st.fixed_dictionaries(
+        {}, optional={"from_picture": files, "from_prompt": texts, "to_picture": files, "to_prompt": texts, "frames": st.integers(0, 6)}
+    ),
+    "edit": st.fixed_dictionaries({"image": files, "from": texts, "to": texts}, optional={"strength": shares}),
+    "explore": st.fixed_dictionaries({"image": files}, optional={"step": shares}),
+    "draws": st.fixed_dictionaries({"prompt": texts}, optional={"number": numbers, "seed": numbers}),
+    "verify": st.fixed_dictionaries({"image": files}, optional={"source": files, "second_source": files}),
     "inpaint": st.fixed_dictionaries(
         {"image": files, "prompt": texts}, optional={"mask": files, "region": st.sampled_from(["left", "background", "nowhere"])}
     ),
@@ -141,7 +155,7 @@ async def act(server: Loopback, kind: str, user: User, channel: Channel, what: A
     """Do one thing."""
     match kind:
         case "command":
-            return await server.command(user, channel, what, {key: FILES[value] if key in ("image", "mask") else value for key, value in how.items()})
+            return await server.command(user, channel, what, {key: FILES[value] if key in FILE_OPTIONS else value for key, value in how.items()})
         case "press":
             source = forged(server, channel, what, theirs=how)
             return start(server, user, channel, COMPONENT, {"custom_id": what, "component_type": BUTTON, "id": 1}, source)

@@ -11,6 +11,7 @@ from cogs._replies import (
     MayNot,
     NoGallery,
     NoPicture,
+    NoStudio,
     NotHere,
     NotYours,
     OldCommand,
@@ -58,6 +59,7 @@ EXAMPLES: list[EngineError] = [
     NoGallery(),
     AdultOnly(),
     OwnStar(),
+    NoStudio(),
     Unreported(),
 ]
 

@@ -21,6 +21,7 @@ from tests.conftest import png
 REQUEST = Request(
     "a 🦊 on red", seed=2**32 - 1, count=2, steps=9, guidance=2.5, preset=Preset.BEST, seamless=True, candidates=3, prior_steps=8, prior_guidance=0.5
 )
+OF_EACH_UNET = replace(REQUEST, steps=(None, 4), guidance=(1.5, None, 2.0))
 ORIGIN = Origin(user_id=2**63 - 1, channel_id=12, guild_id=13, token="secret", token_expires_at=99.5, spoiler=True)
 PAINTING = Painting((Picture(png((1, 2, 3)), 2**32 - 1, 8, 8), Picture(png((4, 5, 6)), 0, 8, 8)), "scripted", 9, 2.5, 1.25, ("🦊",))
 
@@ -43,14 +44,15 @@ async def test_a_job_is_on_disk_before_it_is_promised(history: History, tmp_path
 
 
 async def test_unfinished_jobs_come_back_as_they_were_asked(history: History, tmp_path: Path) -> None:
-    waiting, painting = await history.add(REQUEST, ORIGIN), await history.add(REQUEST, ORIGIN)
+    waiting, painting = await history.add(REQUEST, ORIGIN), await history.add(OF_EACH_UNET, ORIGIN)
     await history.set_message(painting, 77)
     await history.start(painting)
     history = await again(history, tmp_path)
     jobs = await history.unfinished()
     await history.close()
     assert [job.id for job in jobs] == [waiting.id, painting.id]
-    assert all((job.request, job.origin, job.state) == (REQUEST, ORIGIN, State.WAITING) for job in jobs)
+    assert [job.request for job in jobs] == [REQUEST, OF_EACH_UNET]
+    assert all((job.origin, job.state) == (ORIGIN, State.WAITING) for job in jobs)
     assert [job.message_id for job in jobs] == [None, 77]
     assert jobs[0].created_at == waiting.created_at
 
@@ -352,6 +354,7 @@ EXPECTED = {
         "removed_by INTEGER", "source INTEGER", "is_adult INTEGER!", "notes TEXT!", "withheld INTEGER!", "asked_model TEXT!",
         "preset TEXT!", "seamless INTEGER!", "candidates INTEGER", "prior_steps INTEGER", "prior_guidance REAL",
         "prior_seed INTEGER", "before TEXT!", "strength REAL", "drift REAL!", "step REAL", "outcome TEXT!",
+        "unet_steps TEXT", "unet_guidance TEXT",
     ],
     "picture strict": ["id INTEGER", "job INTEGER!", "position INTEGER!", "seed INTEGER!", "path TEXT!", "width INTEGER!", "height INTEGER!"],
     "memory strict": ["key TEXT!", "value TEXT!"],

@@ -205,6 +205,7 @@ def test_what_a_painter_says_of_itself(short: Painter) -> None:
     assert short.model == "tiny" and short.side == 64
     assert short.kinds == {Kind.DREAM, Kind.VARIATION}
     assert (short.space, short.known_words, short.everyday, short.usual_steps(Preset.BEST)) == ("", (), (), 0)
+    assert (short.usual_guidance, short.usual_prior_guidance) == ((short.parts.usual.guidance,), None)
     for embed in (lambda: short.embed_texts(["a"]), lambda: short.embed_picture(b"")):
         with pytest.raises(Misconfigured, match="no CLIP"):
             embed()

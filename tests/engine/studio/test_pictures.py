@@ -12,7 +12,7 @@ from PIL import Image
 from engine.jobs import Kind, Preset
 from engine.pictures import encode
 from tests.conftest import ScriptedPainter, noise, png
-from tests.engine.studio.conftest import House, Open
+from tests.engine.studio.conftest import BOB, House, Open
 
 RED = png((200, 0, 0), 64)
 
@@ -51,6 +51,23 @@ async def test_a_dream_comes_back_with_its_pictures_seeds_and_settings(house: Ho
     assert (request.kind, request.preset, request.count, request.steps, request.guidance) == (Kind.DREAM, Preset.BEST, 3, 9, 2.0)
     assert (request.candidates, request.prior_steps, request.prior_guidance) == (3, 8, 0.5)
     assert "no such picture" in (await house.ask("GET", f"/pictures/{told['id']}/3.png", 404))["detail"]
+
+
+async def test_what_was_painted_is_erased_once_it_has_ended_and_by_nobody_else(house: House, painter: ScriptedPainter) -> None:
+    told = await house.ask("POST", "/variation", data=form(image=RED))
+    [picture, *_] = told["output"]["pictures"]
+    await house.ask("DELETE", told["urls"]["get"], 404, key=BOB)
+    painter.hold.clear()
+    waiting = await house.take("dream", {"prompt": "a cat"})
+    assert "Cancel it first" in (await house.ask("DELETE", waiting["urls"]["get"], 409))["detail"]
+    painter.hold.set()
+    assert not await house.ask("DELETE", told["urls"]["get"], 204)
+    for path in (told["urls"]["get"], picture["url"]):
+        await house.ask("GET", path, 404)
+    await house.ask("DELETE", told["urls"]["get"], 404)
+    await house.ended(waiting)
+    assert [one["id"] for one in (await house.ask("GET", "/predictions"))["results"]] == [waiting["id"]]
+    assert await house.history.database.rows("SELECT * FROM upload") == [] and not (house.history.database.folder / "pictures" / "1").exists()
 
 
 async def test_a_picture_is_handed_in_as_a_file_as_a_data_address_or_as_base64(house: House, painter: ScriptedPainter) -> None:
@@ -149,3 +166,10 @@ async def test_what_is_no_picture_is_refused_before_anything_is_queued(house: Ho
             text = base64.b64encode(file).decode()
             assert (await house.ask("POST", path, 422, json={"input": {"image": text, **more}}))["detail"].startswith(says)
     assert await house.ask("GET", "/predictions") == {"results": [], "next": None} and painter.painted == []
+
+
+async def test_without_discord_no_channel_is_offered_and_no_link_leads_anywhere(house: House) -> None:
+    assert await house.ask("GET", "/channels") == {"channels": []}
+    for path in ("sheet", "picture.png"):
+        assert "Ask for a new one in Discord" in (await house.ask("GET", f"/paint/1.{'a' * 32}/{path}", 404, None))["detail"]
+    await house.ask("GET", "/channels", 401, None)

@@ -70,6 +70,32 @@ async def test_the_prior_works_as_it_is_asked_to(house: House, painter: Scripted
     assert (asked.candidates, asked.prior_guidance, asked.prior_steps, asked.seed) == (*expected, 7)
 
 
+async def test_each_unet_can_be_asked_for_steps_and_guidance_of_its_own(house: House, painter: ScriptedPainter) -> None:
+    asked = {"steps": [8, None], "guidance": [None, 1.5, 0]}
+    told = await house.ask("POST", "/dream", json={"input": CAT | asked})
+    assert (told["kind"], told["input"]) == ("dream", CAT | asked)
+    assert (painter.painted[0].steps, painter.painted[0].guidance) == ((8, None), (None, 1.5, 0))
+    for wrong, said in (({"steps": []}, "at least 1"), ({"steps": [300]}, "less than or equal to 250"), ({"guidance": [1, "x"]}, "valid number")):
+        refused = await house.ask("POST", "/dream", 422, json={"input": CAT | wrong})
+        assert refused["detail"].startswith(f"{next(iter(wrong))} must") and said in refused["detail"]
+
+
+async def test_models_say_what_they_can_do_and_how_they_usually_paint(start: Open, painter: ScriptedPainter) -> None:
+    other = ScriptedPainter()
+    other.kinds, other.can_be_seamless = frozenset({Kind.DREAM}), True
+    async with start(others={"other": other}) as house:
+        told = (await house.ask("GET", "/models"))["models"]
+        assert [(one["model"], one["name"], one["is_loaded"], one["kinds"]) for one in told] == [
+            ("", "scripted", True, sorted(Kind)),
+            ("other", "other", False, None),
+        ]
+        assert told[0]["steps"] == {"fast": 15, "balanced": 30, "best": 75}
+        assert (told[0]["guidance"], told[0]["prior_guidance"], told[0]["seamless"]) == ([1.5, 2.0], 1.0, False)
+        await house.ask("POST", "/dream", json={"input": CAT | {"model": "other"}})
+        [_, told] = (await house.ask("GET", "/models"))["models"]
+        assert (told["is_loaded"], told["kinds"], told["seamless"]) == (True, ["dream"], True)
+
+
 async def test_who_does_not_want_to_wait_asks_after_it(house: House, painter: ScriptedPainter) -> None:
     painter.hold.clear()
     first, second = await house.take("predictions", CAT), await house.take("predictions", CAT | {"seed": 1})

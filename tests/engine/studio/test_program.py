@@ -23,7 +23,7 @@ async def opened(process: asyncio.subprocess.Process) -> str:
     assert process.stdout is not None
     async with asyncio.timeout(PATIENCE_S):
         async for line in process.stdout:
-            if found := re.search(r"studio is at +(http://127\.0\.0\.1:\d+)/docs", line.decode()):
+            if found := re.search(r"studio is at +(http://127\.0\.0\.1:\d+)/", line.decode()):
                 return found[1]
     raise AssertionError("the studio did not open")
 

@@ -114,6 +114,7 @@ def test_presets_change_the_steps_of_every_stage_and_the_draws_of_the_prior_but_
         assert painter.usual_steps(preset) == settings["steps"][0]
     assert asked["steps"] == [3, *best["steps"][1:]] and asked["candidates"] == 1
     assert painter.usual_steps(Preset.BALANCED) == balanced["steps"][0]
+    assert (list(painter.usual_guidance), painter.usual_prior_guidance) == (balanced["guidance"], balanced["prior_guidance"])
 
 
 def test_guidance_outside_of_its_interval_is_not_even_worked_out(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
