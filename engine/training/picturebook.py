@@ -21,8 +21,8 @@ The base paints 16 px; the enlarger, 32 px, is told the embedding too; the upsam
 pictures, so the unet before it in a config only says how large those are.
 
 The weights in the tree came there in stages, each from the one before, while the world and these configs grew to what they are now: CLIP in 1,000,
-400, 600, 900 and 900 steps, the prior in 1,000 and 700, the base in 2,000 of 32 pictures and BASE_STAGES of 64, the enlarger in
-1,500 and 320, the upsampler in one run.
+400, 600, 900 and 900 steps, the prior in 1,000 and 700, the base in 2,000 of 32 pictures and 1,330,
+1,150, 1,000, 255, 560 and 2,800 of 64 (the last ones compiled), the enlarger in 1,500 and 320, the upsampler in one run.
 """
 
 import io
