@@ -130,7 +130,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument("--prior-guidance", "--cond-scale", *short[1:], type=float, help=f"guidance of the prior{asks}")
         if command is not draws:
             default_candidates = 2 if command is embed else None
-            usual = "2" if command is embed else f"1, with the preset best {EFFORTS[Preset.BEST].candidates}"
+            usual = "2" if command is embed else f"the model's, with the preset best {EFFORTS[Preset.BEST].candidates} at least"
             command.add_argument(
                 "--candidates", type=int, default=default_candidates, help=f"draws of the prior to choose from (default {usual}){asks}"
             )

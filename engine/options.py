@@ -40,17 +40,25 @@ class Solver(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """What a preset comes to where nothing else is asked: steps of every stage, as a share of the model's usual ones, and draws of the prior."""
+    """What a preset comes to where nothing else is asked: steps of every stage, as a share of the model's usual ones, and draws of the prior.
+
+    Of these there are `candidates` at least, and the model's usual ones unless `is_hasty`.
+    """
 
     share: float
     candidates: int
+    is_hasty: bool = False
+
+    def draws(self, usual: int) -> int:
+        """Return the draws of a prior of which usually so many are made."""
+        return self.candidates if self.is_hasty else max(self.candidates, usual)
 
     def steps(self, usual: int, most: int) -> int:
         """Return the steps of a stage that usually takes so many; more than `most` only where that is usual."""
         return max(min(round(usual * self.share), max(usual, most)), min(usual, LEAST_STEPS))
 
 
-EFFORTS = {Preset.FAST: Effort(0.5, 1), Preset.BALANCED: Effort(1, 1), Preset.BEST: Effort(2.5, 4)}
+EFFORTS = {Preset.FAST: Effort(0.5, 1, is_hasty=True), Preset.BALANCED: Effort(1, 1), Preset.BEST: Effort(2.5, 4)}
 
 
 class Keywords(TypedDict, total=False):
@@ -106,7 +114,8 @@ class Options:
         check_range("count", self.count, 1, COUNT_LIMIT)
         check_range("repeats", self.repeats, 1, COUNT_LIMIT)
         check_range("seed", self.seed, 0, SEED_LIMIT - 1)
-        check_range("candidates", self.draws, 1, CANDIDATES_LIMIT)
+        if self.candidates is not None:
+            check_range("candidates", self.candidates, 1, CANDIDATES_LIMIT)
         check_range("resamples", self.resamples, 1, RESAMPLES_LIMIT)
         check_range("batch", self.batch, 1, 256)
         if self.prior_seed is not None:
@@ -137,10 +146,9 @@ class Options:
         low, high = self.guidance_interval
         return low, high
 
-    @property
-    def draws(self) -> int:
-        """How many candidates the prior draws."""
-        return EFFORTS[self.preset].candidates if self.candidates is None else self.candidates
+    def draws(self, usual: int) -> int:
+        """Return how many candidates the prior draws of a model that usually draws so many."""
+        return EFFORTS[self.preset].draws(usual) if self.candidates is None else self.candidates
 
     def of_unet(self, number: int) -> tuple[int | None, float | None]:
         """Return the steps and guidance that are asked for unet `number`, counted from 1: a single value is the base decoder's."""

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from engine.errors import Misconfigured
 from engine.files import File
+from engine.jobs import CANDIDATES_LIMIT
 from engine.options import Solver
 
 LOCAL_CLIP = "local-dir:"
@@ -70,6 +71,7 @@ class PriorSource(Strict):
     default_sample_timesteps: Annotated[Steps, Field(ge=2)] | None = None
     default_cond_scale: Guidance | None = None
     default_solver: Solver | None = None
+    default_candidates: Annotated[int, Field(ge=1, le=CANDIDATES_LIMIT)] = 1
     load_model_from: File
     load_config_from: File | None = None
 

@@ -35,12 +35,16 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """How a stage is walked; None is the usual solver. `interval` are the shares of the times between which an unet is guided."""
+    """How a stage is walked; None is the usual solver.
+
+    `interval` are the shares of the times between which an unet is guided, `candidates` the draws of a prior of which CLIP keeps the nearest.
+    """
 
     steps: int
     guidance: float
     solver: Solver | None = None
     interval: tuple[float, float] = ALWAYS
+    candidates: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Model:
                 source.default_sample_timesteps or prior.steps or DEFAULT_STEPS,
                 first_given(source.default_cond_scale, DEFAULT_GUIDANCE),
                 source.default_solver,
+                candidates=source.default_candidates,
             )
         stages: tuple[UnetStage, ...] = ()
         settings: tuple[Setting, ...] = ()

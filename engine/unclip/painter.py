@@ -568,14 +568,14 @@ class Painter:
         """Say how the prior is walked."""
         own = self.parts.prior_setting
         assert self.parts.prior is not None
-        return walkable(self.parts.prior, own, how.prior_steps, how.prior_guidance, how)
+        return replace(walkable(self.parts.prior, own, how.prior_steps, how.prior_guidance, how), candidates=how.draws(own.candidates))
 
     def prior_steps(self, batch: Sequence[Sample], how: Options) -> int:
         """Count the prior's steps for a batch, over all candidates."""
         if self.parts.prior is None or not any(sample.to_dream for sample in batch):
             return 0
         setting = self.prior_setting(how)
-        return len(self.parts.prior.plan(setting.steps, setting.solver)[0]) * how.draws
+        return len(self.parts.prior.plan(setting.steps, setting.solver)[0]) * setting.candidates
 
     def unet_steps(self, batch: Sequence[Sample], commission: Commission) -> int:
         """Count the unets' steps for a batch, to noise and from there."""
@@ -617,7 +617,7 @@ class Painter:
         What it drew before it does not draw again.
         """
         setting = self.prior_setting(how)
-        keys = [(sample.prompt, sample.prior_seed, setting, how.draws) for sample in batch]
+        keys = [(sample.prompt, sample.prior_seed, setting) for sample in batch]
         found = {key: self.dreams.get(key) for key in dict.fromkeys(keys)}
         if new := [key for key, embed in found.items() if embed is None]:
             rows = [keys.index(key) for key in new]
@@ -639,7 +639,7 @@ class Painter:
         nearest = torch.full((len(batch),), -torch.inf, device=text.embed.device)
         with self.parts.lodging.visit(prior.net):
             brief = prior.brief(text, setting.guidance, steps)
-        for candidate in range(how.draws):
+        for candidate in range(setting.candidates):
             stream = candidate and FIRST_CANDIDATE_STREAM + candidate
             draw = noise_from_seeds(seeds, tuple(text.embed.shape[1:]), text.embed.device, stream)
             on_step = partial(count.step, "prior")
@@ -733,7 +733,7 @@ class Painter:
             facts["guidance_interval"] = list(how.interval)
         if sample.to_dream:
             prior = self.prior_setting(how)
-            facts |= {"prior_seed": sample.prior_seed, "candidates": how.draws}
+            facts |= {"prior_seed": sample.prior_seed, "candidates": prior.candidates}
             facts |= {f"prior_{name}": getattr(prior, name) for name in ("steps", "guidance", "solver")}
         return facts
 

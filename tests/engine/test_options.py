@@ -15,9 +15,10 @@ def test_presets_take_fewer_steps_as_many_or_more(usual: int, most: int) -> None
 
 
 def test_the_best_preset_chooses_between_draws_of_the_prior_unless_told_otherwise() -> None:
-    assert Options().draws == Options(preset=Preset.FAST).draws == 1
-    assert Options(preset=Preset.BEST).draws == EFFORTS[Preset.BEST].candidates > 1
-    assert Options(preset=Preset.BEST, candidates=2).draws == 2
+    assert Options().draws(1) == Options(preset=Preset.FAST).draws(8) == 1
+    assert Options().draws(8) == Options(preset=Preset.BEST).draws(8) == 8
+    assert Options(preset=Preset.BEST).draws(1) == EFFORTS[Preset.BEST].candidates > 1
+    assert Options(preset=Preset.BEST, candidates=2).draws(8) == 2
     with pytest.raises(InvalidRequest, match="candidates must be 1 to 32"):
         Options(preset=Preset.BEST, candidates=0)
 
