@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Request
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from engine.jobs import COUNT_LIMIT, PROMPT_LIMIT
@@ -120,8 +120,9 @@ def add_next_door(
 
     # Whoever has the link needs no key. Looking does not use it up: Discord, and many a scanner of messages, look before people do.
 
-    @app.get("/paint/{token}", include_in_schema=False)
+    @app.get("/paint/{token}", tags=["discord"], response_class=HTMLResponse, responses=errors(404))
     async def page(token: str) -> Response:
+        """Show the brush for the picture that a link leads to, as a page; it says so where the link leads nowhere."""
         return await file("paint.html")
 
     @app.get("/paint/{token}/sheet", tags=["discord"], responses=errors(404))

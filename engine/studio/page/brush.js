@@ -77,6 +77,8 @@ export class Brush {
     this.#again();
   }
 
+  hide() { this.element.hidden = true; }
+
   get isEmpty() { return this.#isEmpty; }
   get isFull() { return this.#isFull; }
 
