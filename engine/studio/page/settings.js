@@ -14,8 +14,8 @@ export class Settings {
   #sliders = make("div", { class: "sliders" });
   #steps = {};
 
-  // `names` are those of the fields that the operation takes.
-  constructor(names, count = 4) {
+  // `names` are those of the fields that the operation takes; others stand where nothing else is asked.
+  constructor(names, { count = 4, strength = 0.5 } = {}) {
     const build = {
       count: () => labelled("Pictures", number("count", 1, 9, count)),
       seed: () => labelled("Seed", number("seed", 0, SEED_LIMIT - 1), "Equal seeds give equal pictures; empty is random."),
@@ -25,7 +25,7 @@ export class Settings {
         ...PRESETS.map(([value, text]) => make("option", { value, selected: value === "balanced" }, text)))),
       seamless: () => make("div", { class: "field check" }, make("label", {}, make("input", { type: "checkbox", name: "seamless" }), " Seamless")),
       frames: () => labelled("Frames", number("frames", 2, 32)),
-      strength: () => slider("Strength", "strength", 1, 0.01, 0.5, "How far from the picture; at 0 it is nearly the picture itself."),
+      strength: () => slider("Strength", "strength", 1, 0.01, strength, "How far from the picture; at 0 it is nearly the picture itself."),
       drift: () => slider("Drift", "drift", 1, 0.01, 0, "How far the meaning itself is turned aside."),
       step: () => slider("Step", "step", 1.5, 0.05, 0.4, "How far the pictures at the edge are from the one in the middle.", 0.05),
     };

@@ -98,7 +98,7 @@ function variation() {
   const prompt = area(1);
   return new Panel("variation", {
     parts: [source.element, labelled("Prompt", prompt, "Only for models that read words beside the picture.")],
-    settings: new Settings([...PAINT, ...state.more]),
+    settings: new Settings([...PAINT, ...state.more], { strength: 1 }),
     text: "Vary",
     source,
     inputs: async () => [{ image: await source.value(), ...(prompt.value.trim() ? { prompt: prompt.value } : {}) }],
@@ -129,7 +129,7 @@ function upscale() {
   const prompt = area(1);
   return new Panel("upscale", {
     parts: [source.element, labelled("Prompt", prompt, "Only for models that read words beside the picture.")],
-    settings: new Settings(["count", "seed", "preset"], 1),
+    settings: new Settings(["count", "seed", "preset"], { count: 1 }),
     text: "Enlarge",
     source,
     inputs: async () => [{ image: await source.value(), ...(prompt.value.trim() ? { prompt: prompt.value } : {}) }],
