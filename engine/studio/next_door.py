@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Request
@@ -155,7 +155,7 @@ def add_next_door(
         return DoneView(told=f"The result will be posted in {found.channel}.")
 
 
-async def done(work: Any) -> None:
+async def done(work: Awaitable[None]) -> None:
     """Wait until Discord's side has done something.
 
     Raises:
