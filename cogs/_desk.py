@@ -121,7 +121,7 @@ class Desk:
     async def accept_link(self, origin: Origin, place: Place, request: Request, parent: int | None) -> None:
         """Take in a request that somebody made in the studio, by a link that was shown in a place of Discord, and answer it there.
 
-        `origin` is that of the interaction that asked for the link; its token serves where nothing else can answer, for as long as it lives.
+        `origin` is that of the interaction that asked for the link, with its token only where nothing else can answer.
 
         Raises:
             Refused: it cannot be served, or not there.
@@ -137,8 +137,6 @@ class Desk:
             return (await webhook.send(text, view=view, suppress_embeds=True, wait=True)).id
 
         if not origin.is_foreign:
-            # What is said there is a message of the bot's own, which no interaction's token can change.
-            origin = replace(origin, token=None)
             channel = self._bot.get_channel(origin.channel_id)
             if isinstance(channel, (discord.abc.GuildChannel, discord.Thread)):
                 granted = channel.permissions_for(channel.guild.me)

@@ -75,13 +75,16 @@ class NextDoor:
             raise NoStudio
         secret = secrets.token_urlsafe(SECRET_BYTES)
         place = self._desk.place(interaction)
+        origin = replace(origin_of(interaction, bool(wanted.get("spoiler"))), locale=self._desk.locale(interaction))
+        if not origin.is_foreign:
+            # What is said in the channel is a message of the bot's own, which no interaction's token can change.
+            origin = replace(origin, token=None)
+        name = getattr(interaction.channel, "name", None)
         content = {
             "digest": digest_of(secret),
             "expires_at": time.time() + LINK_S,
-            "channel": "our direct messages"
-            if in_direct_messages(interaction)
-            else f"#{getattr(interaction.channel, 'name', None) or 'this channel'}",
-            "origin": asdict(replace(origin_of(interaction, bool(wanted.get("spoiler"))), locale=self._desk.locale(interaction))),
+            "channel": f"#{name}" if name else "your direct messages" if in_direct_messages(interaction) else "your group",
+            "origin": asdict(origin),
             "channel_ids": place.channel_ids,
             "guild_id": place.guild_id,
             "joined_at": place.joined_at,

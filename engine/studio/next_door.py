@@ -2,14 +2,14 @@
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Request
-from fastapi.responses import Response
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from engine.jobs import COUNT_LIMIT, PROMPT_LIMIT
+from engine.jobs import FRAMES_LIMIT, PROMPT_LIMIT
 from engine.neighbour import Declined, Neighbour, Sheet
 from engine.studio.bodies import SMALL_BYTES, read_object
 from engine.studio.desk import Desk
@@ -107,7 +107,7 @@ def add_next_door(
     @app.post(
         "/pictures/{id}/{position}/post", tags=["discord"], dependencies=locks, openapi_extra=body_of(PostInput), responses=errors(*asked_wrongly)
     )
-    async def post(request: Request, id: Id, position: Annotated[int, Path(ge=0, lt=COUNT_LIMIT)], person: Counted) -> DoneView:
+    async def post(request: Request, id: Id, position: Annotated[int, Path(ge=0, lt=FRAMES_LIMIT)], person: Counted) -> DoneView:
         """Post one of your pictures to a channel of Discord."""
         asked = await read(request, PostInput, SMALL_BYTES)
         record = await desk.known(person, id)
@@ -120,8 +120,9 @@ def add_next_door(
 
     # Whoever has the link needs no key. Looking does not use it up: Discord, and many a scanner of messages, look before people do.
 
-    @app.get("/paint/{token}", include_in_schema=False)
+    @app.get("/paint/{token}", tags=["discord"], response_class=HTMLResponse, responses=errors(404))
     async def page(token: str) -> Response:
+        """Show the brush for the picture that a link leads to, as a page; it says so where the link leads nowhere."""
         return await file("paint.html")
 
     @app.get("/paint/{token}/sheet", tags=["discord"], responses=errors(404))
@@ -154,7 +155,7 @@ def add_next_door(
         return DoneView(told=f"The result will be posted in {found.channel}.")
 
 
-async def done(work: Any) -> None:
+async def done(work: Awaitable[None]) -> None:
     """Wait until Discord's side has done something.
 
     Raises:

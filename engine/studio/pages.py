@@ -43,7 +43,7 @@ def fields(operation: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         around = body["schema"]["properties"]
         asked = around.get("input", body["schema"])
         yield media, '{"input": {…}}' if "input" in around else "all fields side by side"
-        if "input" in around or not operation["requestBody"]["content"].get("application/json"):
+        if "input" in around or len(operation["requestBody"]["content"]) == 1:
             for name, schema in asked["properties"].items():
                 yield name, ("needed: " if name in asked.get("required", ()) else "") + told_of(schema)
 

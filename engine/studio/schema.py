@@ -57,6 +57,9 @@ def described(document: Mapping[str, Any], models: Models, webhook_hosts: Sequen
         for body in operation["requestBody"]["content"].values():
             around = body["schema"]["properties"]
             fields = around["input"]["properties"] if "input" in around else around
+            if "model" not in fields:
+                # It asks for no painting.
+                continue
             fields["model"]["enum"] = ["", *models.models]
             if "seamless" in fields and not any(painter.can_be_seamless for painter in painters):
                 fields["seamless"]["enum"] = [False]

@@ -33,7 +33,7 @@ async def test_commands_are_registered_again_when_discord_has_lost_them(discord_
     assert {command["name"] for command in discord_.world.commands[None]} == {
         *("dream", "words", "variations", "inpaint", "queue", "show", "history", "similar", "download"),
         *("vote", "leaderboard", "stats", "settings", "moderate", "mydata"),
-        *("Variations", "Inpaint…", "Picture info", "Share", "Report"),
+        *("Variations", "Inpaint…", "Paint the mask", "Picture info", "Share", "Report"),
     }
 
 

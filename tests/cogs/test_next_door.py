@@ -13,6 +13,7 @@ import discord
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.async_api import expect
 
 from cogs import _cards as cards
 from cogs import _next_door
@@ -23,6 +24,8 @@ from loopback import Loopback, Message
 from tests.cogs.conftest import Start, answered, choose, dreamt, results, settled, states
 from tests.conftest import ScriptedPainter, noise
 from tests.engine.studio.conftest import BOB, House, settings_with
+from tests.engine.studio.test_page import dreamt as dreamt_on
+from tests.engine.studio.test_page import in_chromium, studio
 
 LINK = re.compile(r"http://127\.0\.0\.1:\d+/paint/\d+\.[\w-]{32}")
 GONE = "This link was used or is too old. Ask for a new one in Discord."
@@ -280,3 +283,24 @@ async def test_the_servers_rules_hold_for_pictures_from_the_studio(discord_: Loo
         await discord_.wait_for(lambda: not bot.next_door.channels())
         assert (await house.ask("GET", "/channels"))["channels"] == []
         await house.ask("POST", place, 404, json=here)
+
+
+@in_chromium
+async def test_a_picture_is_posted_from_the_page(discord_: Loopback, both: Both) -> None:
+    async with both((discord_.general.id,)) as (_, house), studio(house) as page:
+        await dreamt_on(page, "a cat", count=2)
+        await page.locator(".picture").last.click()
+        await page.click("#post-send")
+        await expect(page.locator("#post-told")).to_have_text(f"Posted to #general · {discord_.guild.name}.")
+        [message] = discord_.general.messages
+        assert message.content == "**a cat**" and len(message.attachments) == 1
+
+
+async def test_a_link_works_where_the_bot_itself_is_not(discord_: Loopback, both: Both) -> None:
+    away = discord_.add_foreign_channel("away")
+    async with both() as (bot, house):
+        upload = await discord_.say(discord_.ann, away, "", files=[("x.png", noise(32))])
+        [path] = await linked(discord_, upload)
+        await paint(house, path, mask=mask(32))
+        await settled(bot, "delivered")
+        assert len(results(discord_, away)) == 1

@@ -4,6 +4,7 @@ import { make, say } from "./dom.js";
 
 const VEIL = "#ff00aa";
 const LONGEST = 1024; // The studio keeps pictures at this size at most.
+const LARGEST = 4096; // Browsers of phones paint on nothing larger; the studio takes a mask of another size for one of the same shape.
 const SOLID = 127;
 const NEAR = 48; // Of 255 in any channel, between a pixel and the colour of the background: as the studio has it.
 const HELP = "Paint over what is to be repainted. Arrow keys move the brush, space dabs, Shift with arrow keys draws; B brush, E eraser, "
@@ -77,13 +78,17 @@ export class Brush {
     this.#again();
   }
 
+  hide() { this.element.hidden = true; }
+
   get isEmpty() { return this.#isEmpty; }
   get isFull() { return this.#isFull; }
 
   // What is to be repainted, white on black, as PNG of the picture's own size.
   mask() {
     const sheet = make("canvas");
-    Object.assign(sheet, this.#natural);
+    const scale = Math.min(1, LARGEST / Math.max(this.#natural.width, this.#natural.height));
+    sheet.width = Math.round(this.#natural.width * scale);
+    sheet.height = Math.round(this.#natural.height * scale);
     const pen = sheet.getContext("2d");
     pen.imageSmoothingEnabled = false;
     pen.drawImage(this.#solid(), 0, 0, sheet.width, sheet.height);

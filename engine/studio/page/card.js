@@ -76,12 +76,22 @@ export class Card {
   #showPictures(pictures) {
     const side = Math.min(...pictures.map((picture) => picture.width));
     this.#pictures.classList.toggle("small", side <= 256);
+    this.#pictures.classList.toggle("wheel", this.prediction.kind === "explore");
+    if (this.prediction.kind === "morph") this.#showFilm();
     this.#pictures.replaceChildren(...pictures.map((picture, position) => {
       const image = make("img", { src: picture.url, alt: `${titleOf(this.prediction)}, picture ${position + 1}`, width: picture.width,
         height: picture.height, loading: "lazy", draggable: "true" });
       image.addEventListener("dragstart", (event) => event.dataTransfer.setData("text/uri-list", new URL(picture.url, location.href).href));
       return make("button", { type: "button", class: "picture", dataset: { position }, onclick: () => this.open(this.prediction, position) }, image);
     }));
+  }
+
+  // A way between two pictures also comes as one file.
+  #showFilm() {
+    const place = `/pictures/${this.prediction.id}`;
+    const files = [["strip.png", "Strip"], ["morph.gif", "GIF"], ["morph.mp4", "MP4"]];
+    this.#pictures.before(make("div", { class: "row" }, ...files.map(([name, text]) =>
+      make("a", { class: "button", href: `${place}/${name}`, download: `reverie-${this.prediction.id}-${name}` }, text))));
   }
 
   async #callOff() {

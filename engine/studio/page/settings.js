@@ -14,8 +14,8 @@ export class Settings {
   #sliders = make("div", { class: "sliders" });
   #steps = {};
 
-  // `names` are those of the fields that the operation takes.
-  constructor(names, count = 4) {
+  // `names` are those of the fields that the operation takes; others stand where nothing else is asked.
+  constructor(names, { count = 4, strength = 0.5 } = {}) {
     const build = {
       count: () => labelled("Pictures", number("count", 1, 9, count)),
       seed: () => labelled("Seed", number("seed", 0, SEED_LIMIT - 1), "Equal seeds give equal pictures; empty is random."),
@@ -24,8 +24,10 @@ export class Settings {
       preset: () => labelled("Preset", make("select", { name: "preset", onchange: () => this.#showSteps() },
         ...PRESETS.map(([value, text]) => make("option", { value, selected: value === "balanced" }, text)))),
       seamless: () => make("div", { class: "field check" }, make("label", {}, make("input", { type: "checkbox", name: "seamless" }), " Seamless")),
-      strength: () => slider("Strength", "strength", 1, 0.01, 1, "How far from the picture; at 0 it is nearly the picture itself."),
+      frames: () => labelled("Frames", number("frames", 2, 32)),
+      strength: () => slider("Strength", "strength", 1, 0.01, strength, "How far from the picture; at 0 it is nearly the picture itself."),
       drift: () => slider("Drift", "drift", 1, 0.01, 0, "How far the meaning itself is turned aside."),
+      step: () => slider("Step", "step", 1.5, 0.05, 0.4, "How far the pictures at the edge are from the one in the middle.", 0.05),
     };
     this.names = names;
     this.element = make("fieldset", { class: "settings" }, make("legend", {}, "Settings"),
@@ -93,10 +95,10 @@ function checked(control) {
 }
 
 // A slider that stands where the model would choose, until somebody moves it; a button puts it back.
-function slider(text, name, most, step, usual, hint = "") {
+function slider(text, name, most, step, usual, hint = "", least = 0) {
   const told = make("output", {});
   const back = make("button", { type: "button", class: "plain", "aria-label": `${text}: as usual` }, "↺");
-  const control = make("input", { type: "range", name, min: 0, max: most, step, value: usual });
+  const control = make("input", { type: "range", name, min: least, max: most, step, value: usual });
   const show = () => {
     told.textContent = `${Number(control.value)}${control.dataset.set ? "" : " (usual)"}`;
     back.hidden = !control.dataset.set;

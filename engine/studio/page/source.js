@@ -11,13 +11,14 @@ export class Source {
   #own = null;
   #input = make("input", { type: "file", accept: "image/*", class: "unseen" });
   #image = make("img", { class: "chosen", alt: "The chosen picture", hidden: true });
+  #remove = make("button", { type: "button", class: "plain", hidden: true, onclick: () => this.#empty() }, "Remove");
   #problem = make("p", { class: "problem", role: "alert", hidden: true });
 
   constructor(label, changed = () => {}) {
     this.changed = changed;
     this.#input.setAttribute("aria-label", label);
     this.element = make("div", { class: "source" }, make("label", { class: "drop" }, this.#input, this.#image,
-      make("span", {}, make("strong", {}, label), " Choose a file, drop or paste one, or drag a result here.")), this.#problem);
+      make("span", {}, make("strong", {}, label), " Choose a file, drop or paste one, or drag a result here.")), this.#remove, this.#problem);
     this.#input.addEventListener("change", () => this.#input.files[0] && this.take(this.#input.files[0]));
   }
 
@@ -38,16 +39,22 @@ export class Source {
     try {
       await this.#image.decode();
     } catch {
-      this.#image.hidden = true;
-      this.#file = this.#own = null;
+      this.#empty();
       return say(this.#problem, "Your browser cannot show this file; choose a PNG, JPEG, WebP or GIF picture.");
     } finally {
       if (before.startsWith("blob:")) URL.revokeObjectURL(before);
     }
     this.#file = file;
     this.#own = own;
-    this.#image.hidden = false;
+    this.#image.hidden = this.#remove.hidden = false;
     return this.changed(this.#image);
+  }
+
+  #empty() {
+    this.#file = this.#own = null;
+    this.#input.value = "";
+    this.#image.hidden = this.#remove.hidden = true;
+    this.changed(null);
   }
 
   // What was chosen, as a request takes it.

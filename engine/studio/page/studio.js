@@ -1,7 +1,8 @@
 // The studio in the browser: a client of the same HTTP interface as every other program. No framework, no build.
 //
 // For browser tests these hold still:
-//   [role=tab][data-tab=NAME]   a tab: dream, variation, inpaint, upscale, gallery        #panel-NAME   what it shows
+//   [role=tab][data-tab=NAME]   a tab: dream, variation, inpaint, upscale, mix, gallery   #panel-NAME   what it shows
+//   [data-mix=NAME]             in the tab mix: blend, morph, edit, explore, each with a #panel-NAME of its own
 //   #panel-NAME textarea[name=prompt], [name=…]   its fields; .send sends; .problem what was wrong with it; .source a picture is handed in there
 //   #panel-inpaint .stage       the picture under the brush; [data-do=NAME] its buttons; .share says how much is under the veil
 //   #feed .card[data-id][data-status]   a request: .cancel, progress, .preview, .problem, .picture[data-position]
@@ -12,15 +13,17 @@ import { ask } from "./api.js";
 import { Brush } from "./brush.js";
 import { $, labelled, make, say } from "./dom.js";
 import { Feed } from "./feed.js";
+import { mix } from "./mix.js";
 import { Settings } from "./settings.js";
 import { Source, pictureIn } from "./source.js";
 import { Viewer } from "./viewer.js";
 
 const LOOK_EVERY_MS = 3000;
+const MIDDLE = 4;
 const PRIOR = ["candidates", "prior_guidance"];
 const PAINT = ["count", "seed", "preset", "steps", "guidance"];
 
-const state = { models: [], panels: {}, tab: "dream" };
+const state = { models: [], panels: {}, tab: "dream", more: [], chooseMix: null };
 const chosen = () => state.models.find((model) => model.model === $("model").value) ?? state.models[0];
 
 // A tab with a form: what it asks for, as inputs of one request each.
@@ -28,7 +31,7 @@ class Panel {
   #problem = make("p", { class: "problem", role: "alert", hidden: true });
   #send = make("button", { type: "submit", class: "send primary" });
 
-  constructor(kind, { parts, settings, text, inputs, source = null }) {
+  constructor(kind, { parts, settings, text, inputs, source = null, into = $(`panel-${kind}`) }) {
     Object.assign(this, { kind, settings, source, inputs });
     this.#send.textContent = text;
     this.form = make("form", { novalidate: true, "aria-label": text }, ...parts, this.#send, this.#problem, settings.element);
@@ -39,7 +42,7 @@ class Panel {
     this.form.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.send();
     });
-    $(`panel-${kind}`).append(this.form);
+    into.append(this.form);
   }
 
   // Send what was asked; what is not taken in stays to be asked again.
@@ -95,7 +98,7 @@ function variation() {
   const prompt = area(1);
   return new Panel("variation", {
     parts: [source.element, labelled("Prompt", prompt, "Only for models that read words beside the picture.")],
-    settings: new Settings([...PAINT, ...state.more]),
+    settings: new Settings([...PAINT, ...state.more], { strength: 1 }),
     text: "Vary",
     source,
     inputs: async () => [{ image: await source.value(), ...(prompt.value.trim() ? { prompt: prompt.value } : {}) }],
@@ -104,7 +107,7 @@ function variation() {
 
 function inpaint() {
   const brush = new Brush();
-  const source = new Source("The picture to repaint a part of.", (image) => brush.show(image));
+  const source = new Source("The picture to repaint a part of.", (image) => (image ? brush.show(image) : brush.hide()));
   const prompt = area(2);
   return new Panel("inpaint", {
     parts: [source.element, brush.element, labelled("Prompt", prompt, "What the whole picture shows afterwards.")],
@@ -126,7 +129,7 @@ function upscale() {
   const prompt = area(1);
   return new Panel("upscale", {
     parts: [source.element, labelled("Prompt", prompt, "Only for models that read words beside the picture.")],
-    settings: new Settings(["count", "seed", "preset"], 1),
+    settings: new Settings(["count", "seed", "preset"], { count: 1 }),
     text: "Enlarge",
     source,
     inputs: async () => [{ image: await source.value(), ...(prompt.value.trim() ? { prompt: prompt.value } : {}) }],
@@ -153,7 +156,10 @@ function show(name, focus = false) {
 function sendTo(kind, what) {
   const panel = state.panels[kind];
   if (!panel?.source) return;
-  show(kind);
+  if ($("panel-mix").contains(panel.form)) {
+    show("mix");
+    state.chooseMix(kind);
+  } else show(kind);
   panel.source.take(what);
   panel.form.scrollIntoView({ block: "start" });
 }
@@ -200,8 +206,8 @@ function showModel() {
   const words = model?.words ?? [];
   $("words").hidden = !words.length;
   $("words-list").textContent = words.join(", ");
-  const kinds = state.models.flatMap((one) => one.kinds ?? ["variation", "inpaint", "upscale"]);
-  viewer.offer(new Set(kinds));
+  const kinds = new Set(state.models.flatMap((one) => one.kinds ?? Object.keys(state.panels)));
+  viewer.offer(new Set(Object.keys(state.panels).filter((kind) => kinds.has(kind))));
 }
 
 // What a model that is being loaded can do is known only afterwards.
@@ -219,6 +225,18 @@ async function lookAtModels() {
   if (!chosen()?.is_loaded) setTimeout(lookAtModels, LOOK_EVERY_MS);
 }
 
+// What the studio can do is in its own description: the operations, and the fields of a variation.
+async function lookAtOperations() {
+  try {
+    const { paths } = await ask("GET", "/openapi.json");
+    const asked = paths["/variation"].post.requestBody.content["application/json"].schema.properties.input.properties;
+    return { operations: new Set(Object.keys(paths).map((path) => path.slice(1))), fields: new Set(Object.keys(asked)) };
+  } catch (error) {
+    say($("problem"), error.message);
+    return { operations: new Set(), fields: new Set() };
+  }
+}
+
 async function lookAtChannels() {
   try {
     viewer.channels((await ask("GET", "/channels")).channels);
@@ -229,15 +247,28 @@ async function lookAtChannels() {
 
 const viewer = new Viewer(sendTo);
 const feed = new Feed({ list: $("feed"), more: $("more"), empty: $("empty"), problem: $("feed-problem") },
-  { open: (prediction, position) => viewer.open(prediction, position) });
+  { open: (prediction, position) => {
+    // The middle of a wheel is the picture that it began with; at the edge it goes on.
+    if (prediction.kind !== "explore" || position === MIDDLE) viewer.open(prediction, position);
+    else goOn(prediction, position);
+  } });
+
+async function goOn(prediction, position) {
+  try {
+    const { image, ...settings } = prediction.input;
+    feed.add(await ask("POST", "/explore", { input: { ...settings, image: prediction.output.pictures[position].url } }));
+  } catch (error) {
+    say($("feed-problem"), error.message);
+  }
+}
 
 async function open() {
-  // What the operations take is in the description of them; a studio that knows more than this page shows no less.
-  state.more = [];
-  for (const build of [dream, variation, inpaint, upscale]) {
-    const panel = build();
-    state.panels[panel.kind] = panel;
-  }
+  const { operations, fields } = await lookAtOperations();
+  state.more = ["strength", "drift"].filter((name) => fields.has(name));
+  const { panels, choose } = mix(Panel, $("panel-mix"), operations);
+  state.chooseMix = choose;
+  $("tab-mix").hidden = !panels.length;
+  for (const panel of [dream(), variation(), inpaint(), upscale(), ...panels]) state.panels[panel.kind] = panel;
   $("model").addEventListener("change", showModel);
   const wanted = location.hash.slice(1);
   show(tabs().some((tab) => tab.dataset.tab === wanted) ? wanted : "dream");
