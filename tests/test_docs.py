@@ -69,7 +69,7 @@ async def test_every_option_is_described_and_named_in_the_readme(commands: list[
     for command in commands:
         for parameter in command.parameters:
             assert parameter.description != "…", f"/{command.qualified_name} {parameter.name}"
-            assert f"`{parameter.name}`" in rows("Commands")[command.qualified_name]
+            assert f"`{parameter.display_name}`" in rows("Commands")[command.qualified_name]
 
 
 def test_the_settings_table_is_that_of_the_file_and_of_the_code() -> None:

@@ -29,6 +29,7 @@ from engine.jobs import (
     Preset,
     Request,
 )
+from engine.options import EDIT_STRENGTH
 
 MODEL_LIMIT = 100
 ADDRESS_LIMIT = 2000
@@ -197,7 +198,7 @@ class EditInput(ManyInput):
     image: Picture
     before: Annotated[Prompt, Field(description="What it shows now")]
     after: Annotated[Prompt, Field(description="What it is to show instead")]
-    strength: Annotated[Share, Field(description="How far to turn towards that; about a half where it is null")] | None = None
+    strength: Annotated[Share, Field(description=f"How far to turn towards that; {EDIT_STRENGTH:g} where it is null")] | None = None
     count: Count = 1
 
     def values(self) -> dict[str, Any]:

@@ -57,7 +57,7 @@ def sentence_of(findings: Sequence[Mapping[str, Any]]) -> str:
     """Say the first of pydantic's findings; what was written is not repeated, but for the name of what is not known."""
     # Of several forms that were tried, the one that got furthest is the one that was meant.
     tried = [one for one in findings if one["loc"][:1] == findings[0]["loc"][:1]]
-    finding = max(tried, key=lambda one: (len(one["loc"]), not str(one["type"]).endswith("_type")))
+    finding = max(tried, key=lambda one: (len(one["loc"]), not str(one["type"]).endswith(("_type", "_pattern_mismatch"))))
     # What follows in it says which of several forms was tried, or which of several values is wrong.
     where = plain(str(finding["loc"][0])) if finding["loc"] else "The body"
     nested = len(finding["loc"]) > 1 and where in ("ingredients", "start", "end")

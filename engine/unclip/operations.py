@@ -46,6 +46,8 @@ LEAST_NEIGHBOURS = 3
 DRIFT_STREAM = 300
 """Of noise, beyond those of prior and unets."""
 RIGHT_ANGLE = math.pi / 2
+EDIT_GUIDANCE = 2.0
+"""An edit of half a strength and more is guided as usual: with less, nobody would see what it is to show now."""
 SAME_TEXT = 1e-3
 """Between the embeddings of two texts that say the same."""
 
@@ -69,12 +71,11 @@ def variation(
     """Paint other pictures with the meaning of given ones; see `Painter.variation`."""
     painter.needs("variation", clip=True, decoder=True)
     check_range("drift", drift, 0, 1)
-    is_traced = False
-    if strength is not None:
-        check_range("strength", strength, 0, 1)
-        is_traced = strength < 1
+    far = 1.0 if strength is None else strength
+    check_range("strength", far, 0, 1)
+    is_traced = far < 1
     if is_traced:
-        how = traceable(painter, how)
+        how = traceable(painter, how, far)
     if prompt:
         check_prompt(prompt)
     facts: dict[str, Any] = {"operation": "variation", "framing": framing}
@@ -85,7 +86,7 @@ def variation(
     wanted = []
     for file, image in zip(images, several_pictures(images), strict=True):
         embed = painter.look([image], framing)[0]
-        trace = Trace(square(painter, image, framing), embed, prompt, strength or 0.0) if is_traced else None
+        trace = Trace(square(painter, image, framing), embed, prompt, far) if is_traced else None
         for sample in samples_of(prompt, how):
             meant = drifted(embed, sample.seed, drift) if drift else embed
             wanted.append(replace(sample, embed=meant, trace=trace, facts={"sources": [hash_of(file)]}))
@@ -185,7 +186,7 @@ def edit(painter: "Painter", image: bytes, before: str, after: str, strength: fl
     check_range("strength", strength, 0, 1)
     check_prompt(before)
     check_prompt(after)
-    how = traceable(painter, how)
+    how = traceable(painter, how, min(EDIT_GUIDANCE * strength, 1.0))
     original = uploads.open_picture(image)
     of_before, of_after = painter.read([before, after]).embed.float()
     if (of_after - of_before).norm() < SAME_TEXT:
@@ -205,15 +206,18 @@ def square(painter: "Painter", image: Image.Image, framing: Framing) -> Tensor:
     return to_samples([Frame(image.size, painter.side, framing).apply(image)])[0]
 
 
-def traceable(painter: "Painter", how: Options) -> Options:
-    """Return options with which a picture can be traced: without noise on the way, and without guidance where none is asked for.
+def traceable(painter: "Painter", how: Options, share: float) -> Options:
+    """Return options with which a picture can be traced: without noise on the way, and guided by a share of what is usual where nothing is asked for.
+
+    Guidance leads away from the picture: where it is to come out as it was, there is none.
 
     Raises:
         InvalidRequest: another solver is asked for.
     """
     if how.solver not in (None, Solver.DDIM):
         raise InvalidRequest("solver", "be {solver} where a picture is to stay as it is in parts", solver=Solver.DDIM)
-    return replace(how, solver=Solver.DDIM, guidance=[1.0] * len(painter.parts.stages) if how.guidance is None else how.guidance)
+    usual = [1 + (own.guidance - 1) * share for own in painter.parts.settings]
+    return replace(how, solver=Solver.DDIM, guidance=usual if how.guidance is None else how.guidance)
 
 
 def explore(painter: "Painter", centre: bytes | np.ndarray, step: float, neighbours: np.ndarray | None, framing: Framing, how: Options) -> Commission:
@@ -227,7 +231,7 @@ def explore(painter: "Painter", centre: bytes | np.ndarray, step: float, neighbo
         at = painter.look([uploads.open_picture(centre)], framing)[0].float()
         facts |= {"framing": framing, "sources": [hash_of(centre)]}
     if neighbours is None:
-        texts = painter.read(painter.everyday).embed.float()
+        texts = painter.read_everyday()
         near = texts[(texts @ at).topk(min(NEIGHBOURS, len(texts))).indices]
     else:
         near = embeddings(painter, "neighbours", neighbours, LEAST_NEIGHBOURS)

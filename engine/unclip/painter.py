@@ -79,6 +79,8 @@ class Painter:
     paces: dict[nn.Module, Paces] = field(default_factory=dict, repr=False, compare=False)
     texts: Cache[TextCondition] = field(default_factory=lambda: Cache(TEXTS_KEPT), repr=False, compare=False)
     dreams: Cache[Tensor] = field(default_factory=lambda: Cache(DREAMS_KEPT), repr=False, compare=False)
+    ordinary: list[Tensor] = field(default_factory=list, repr=False, compare=False)
+    """The embeddings of the everyday texts, once somebody asked for them."""
 
     @classmethod
     def from_config(cls, path: Path | str, device: str = "auto", dtype: str = "auto", memory: str = "auto") -> "Painter":
@@ -593,14 +595,23 @@ class Painter:
         clip, lodging = self.parts.clip, self.parts.lodging
         assert clip is not None
         known = {prompt: self.texts.get(prompt) for prompt in dict.fromkeys(prompts)}
-        if unknown := [prompt for prompt, text in known.items() if text is None]:
+        for prompt in [prompt for prompt, text in known.items() if text is None]:
+            # One at a time: among others it would be rounded otherwise, and a seed gives one picture whatever was asked beside or before.
             with lodging.visit(clip):
-                read = clip.embed_text(clip.tokenize(unknown).to(lodging.device))
-            for row, prompt in enumerate(unknown):
-                known[prompt] = new = TextCondition(read.embed[row : row + 1].clone(), read.encodings[row : row + 1].clone())
-                self.texts.keep(prompt, new)
+                known[prompt] = new = clip.embed_text(clip.tokenize([prompt]).to(lodging.device))
+            self.texts.keep(prompt, new)
         texts = [text for prompt in prompts if (text := known[prompt]) is not None]
         return TextCondition(torch.cat([text.embed for text in texts]), torch.cat([text.encodings for text in texts]))
+
+    @torch.inference_mode()
+    def read_everyday(self) -> Tensor:
+        """Embed the everyday texts, (N, D) float: all at once, so that they are the same to the bit whatever was read before."""
+        clip, lodging = self.parts.clip, self.parts.lodging
+        assert clip is not None
+        if not self.ordinary:
+            with lodging.visit(clip):
+                self.ordinary.append(clip.embed_text(clip.tokenize(list(self.everyday)).to(lodging.device)).embed.float())
+        return self.ordinary[0]
 
     @torch.inference_mode()
     def look(self, images: Sequence[Image.Image], framing: Framing) -> Tensor:

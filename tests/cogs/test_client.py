@@ -31,7 +31,23 @@ async def test_commands_are_registered_again_when_discord_has_lost_them(discord_
     async with start():
         assert registrations(discord_) == 2
     assert {command["name"] for command in discord_.world.commands[None]} == {
-        *("dream", "words", "variations", "inpaint", "queue", "show", "history", "similar", "download"),
+        *(
+            "dream",
+            "words",
+            "variations",
+            "inpaint",
+            "blend",
+            "morph",
+            "edit",
+            "explore",
+            "draws",
+            "verify",
+            "queue",
+            "show",
+            "history",
+            "similar",
+            "download",
+        ),
         *("vote", "leaderboard", "stats", "settings", "moderate", "mydata"),
         *("Variations", "Inpaint…", "Paint the mask", "Picture info", "Share", "Report"),
     }

@@ -103,7 +103,7 @@ async def test_a_link_leads_to_the_brush_for_its_picture_and_its_result_to_the_c
         assert f"<@{discord_.ann.id}>" in posted.content and posted.embeds[0]["description"] == "Repainted: a dog"
         # It stands as a reply to the picture that was painted over, and its progress is gone.
         assert posted.raw["message_reference"]["message_id"] == str(card.id)
-        assert len([message for message in discord_.general.messages if not message.deleted and message.visible_to is None]) == 2
+        await discord_.wait_for(lambda: len([one for one in discord_.general.messages if not one.deleted and one.visible_to is None]) == 2)
         job = await bot.history.find(2)
         assert job is not None and (job.origin.user_id, await bot.history.parent_of(job)) == (discord_.ann.id, 1)
         for method, place in (("GET", f"{path}/sheet"), ("GET", f"{path}/picture.png")):

@@ -27,7 +27,7 @@ export class Settings {
       frames: () => labelled("Frames", number("frames", 2, 32)),
       strength: () => slider("Strength", "strength", 1, 0.01, strength, "How far from the picture; at 0 it is nearly the picture itself."),
       drift: () => slider("Drift", "drift", 1, 0.01, 0, "How far the meaning itself is turned aside."),
-      step: () => slider("Step", "step", 1.5, 0.05, 0.4, "How far the pictures at the edge are from the one in the middle.", 0.05),
+      step: () => slider("Step", "step", 1, 0.05, 0.4, "How far the pictures at the edge are from the one in the middle.", 0.05),
     };
     this.names = names;
     this.element = make("fieldset", { class: "settings" }, make("legend", {}, "Settings"),

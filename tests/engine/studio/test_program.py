@@ -60,7 +60,7 @@ async def test_the_bundled_model_embeds_paints_varies_repaints_and_enlarges_over
             done = await ask(session, "POST", f"{address}/{kind}", json={"input": {"image": own, "seed": 1} | more})
             assert done["status"] == "succeeded", done
             picture = Image.open(io.BytesIO(await ask(session, "GET", address + done["output"]["pictures"][0]["url"])))
-            assert picture.size == (64, 64)
+            assert picture.size == (128, 128)
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 0
         assert process.stderr is not None and b"Traceback" not in await process.stderr.read()

@@ -196,7 +196,9 @@ def test_a_run_that_was_killed_ends_in_the_same_bytes(tmp_path: Path, make: Make
         "parser = argparse.ArgumentParser(); command.add_arguments(parser); command.run(parser.parse_args())"
     )
     run = subprocess.Popen(
-        [sys.executable, "-c", script, str(folder), str(tmp_path / "killed"), "--shard-size", "8"], cwd=ROOT, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", script, str(folder), str(tmp_path / "killed"), "--shard-size", "8", "--side", "64"],
+        cwd=ROOT,
+        stderr=subprocess.DEVNULL,
     )
     while run.poll() is None and not (tmp_path / "killed" / "00002_stats.json").exists():
         time.sleep(0.002)
@@ -416,7 +418,7 @@ def test_the_command_line_tells_people_and_answers_with_a_code(
         return training.main(), *capsys.readouterr()
 
     folder = draw_folder(tmp_path / "pictures", 2)
-    code, out, _ = answer("data", str(folder), str(tmp_path / "out"), "--threads", "1")
+    code, out, _ = answer("data", str(folder), str(tmp_path / "out"), "--threads", "1", "--side", "64")
     assert code == 0 and out.startswith("2 samples of 2 pictures, 1 shard in")
     code, out, err = answer("data", str(tmp_path / "gone"), str(tmp_path / "out"))
     assert code == 1 and not out and err.endswith("of img2dataset.\n") and err.count("\n") == 1

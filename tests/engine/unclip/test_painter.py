@@ -82,9 +82,9 @@ def test_a_request_says_what_is_to_be_done(painter: Painter, foxes: Painting) ->
 
 def test_a_model_does_what_its_parts_allow(painter: Painter) -> None:
     without_prior = Painter(replace(painter.parts, prior=None))
-    assert without_prior.kinds == {Kind.VARIATION, Kind.UPSCALE}
+    assert without_prior.kinds == frozenset(Kind) - {Kind.DREAM, Kind.INPAINT, Kind.EMBED, Kind.DRAWS}
     assert Painter(replace(painter.parts, clip=None)).kinds == {Kind.UPSCALE}
-    assert Painter(replace(painter.parts, stages=(), settings=())).kinds == {Kind.EMBED}
+    assert Painter(replace(painter.parts, stages=(), settings=())).kinds == {Kind.EMBED, Kind.DRAWS}
     assert Painter(replace(painter.parts, stages=painter.parts.stages[:1])).kinds == frozenset(Kind) - {Kind.UPSCALE}
 
 
