@@ -278,6 +278,17 @@ class Desk:
             raise Forgotten
         return painting
 
+    async def painted_alone(self, job: Job, index: int) -> Painting:
+        """Return what a job came to, with one of its pictures alone.
+
+        Raises:
+            Forgotten: there is no such picture, or it is gone.
+        """
+        alone = (await self.painted(job)).only(index)
+        if alone is None:
+            raise Forgotten
+        return alone
+
 
 def uploaded_picture(attachments: Sequence[discord.Attachment]) -> discord.Attachment:
     """Return the first picture among files.

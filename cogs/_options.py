@@ -22,3 +22,5 @@ DESCRIPTIONS = {
     "preset": "How much work a picture is worth",
     "spoiler": "Hide the pictures until somebody clicks on them",
 }
+OF_FIXED_COUNT = {name: text for name, text in DESCRIPTIONS.items() if name != "count"}
+"""Where as many pictures come as there must be."""

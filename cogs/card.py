@@ -18,7 +18,7 @@ from cogs._desk import Desk, file_limit, uploaded_picture
 from cogs._forms import Form, open_form, sent, values
 from cogs._house import Place
 from cogs._language import Language, language_of
-from cogs._replies import FAILURES, AlreadyDone, Forgotten, NoPicture, NotYours, Withheld, refuse
+from cogs._replies import FAILURES, AlreadyDone, NoPicture, NotYours, Withheld, refuse
 from cogs.variations import vary
 from engine import pictures, uploads
 from engine.gallery import Gallery
@@ -228,9 +228,7 @@ async def single(desk: Desk, job: Job, index: int, place: Place, say: Language, 
         Forgotten: there is no such picture.
         Withheld: it must not be posted there.
     """
-    alone = (await desk.painted(job)).only(index)
-    if alone is None:
-        raise Forgotten
+    alone = await desk.painted_alone(job, index)
     [picture] = alone.pictures
     spoiler = await is_hidden(desk, job, alone, place)
     data, ending = await aside(pictures.fit, picture.png, limit_bytes)

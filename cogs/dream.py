@@ -13,7 +13,6 @@ from cogs._language import language_of
 from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Steps
 from cogs._replies import StillLoading
 from engine.errors import InvalidRequest
-from engine.jobs import Preset
 from engine.worker import Worker
 
 CHOICES_LIMIT = 25
@@ -55,7 +54,7 @@ class Dream(commands.Cog):
         """Paint what a prompt describes."""
         if model is not None:
             self.check_model(model)
-        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler, "model": model}
+        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset, "spoiler": spoiler, "model": model}
         usual = self._desk.defaults(interaction).with_options(**asked)
         await self._desk.accept(interaction, usual.request(prompt, seed, seamless=seamless, **of_draw(prior_seed)), spoiler=usual.spoiler)
 

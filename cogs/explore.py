@@ -9,9 +9,9 @@ from discord.ext import commands
 from cogs import _cards as cards
 from cogs._client import Reverie
 from cogs._desk import check_place
-from cogs._options import DESCRIPTIONS, PRESETS, Guidance, Prompt, Seed, Share, Steps
+from cogs._options import OF_FIXED_COUNT, PRESETS, Guidance, Prompt, Seed, Share, Steps
 from cogs._replies import Forgotten
-from engine.jobs import SEED_LIMIT, USUAL_DRAWS, WHEEL, Kind, Preset
+from engine.jobs import SEED_LIMIT, USUAL_DRAWS, WHEEL, Kind
 
 Number = app_commands.Range[int, 1, cards.DRAWS_SHOWN]
 
@@ -27,7 +27,7 @@ class Explore(commands.Cog):
     @app_commands.describe(
         image="The picture in the middle",
         step="How far to go: 1 is a right angle",
-        **{name: text for name, text in DESCRIPTIONS.items() if name != "count"},
+        **OF_FIXED_COUNT,
     )
     @app_commands.choices(preset=PRESETS)
     async def explore(
@@ -45,16 +45,14 @@ class Explore(commands.Cog):
         check_place(interaction)
         await interaction.response.defer(thinking=True)
         picture = await self._desk.picture(image)
-        usual = self._desk.defaults(interaction).with_options(steps=steps, guidance=guidance, preset=preset and Preset(preset), spoiler=spoiler)
+        usual = self._desk.defaults(interaction).with_options(steps=steps, guidance=guidance, preset=preset, spoiler=spoiler)
         request = usual.request("", seed, Kind.EXPLORE, picture, step=step, count=WHEEL)
         await self._desk.accept(interaction, request, spoiler=usual.spoiler)
 
     async def explore_from(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Paint what lies around one picture of an earlier job; from wheel to wheel with the same noise."""
         job = await self._desk.remembered(number)
-        alone = (await self._desk.painted(job)).only(index)
-        if alone is None:
-            raise Forgotten
+        alone = await self._desk.painted_alone(job, index)
         request = job.request.turned_into(Kind.EXPLORE, prompt="", image=alone.pictures[0].png, count=WHEEL, step=job.request.step)
         parent = await self._desk.history.picture_id(job, index)
         await self._desk.accept(interaction, request, spoiler=job.origin.spoiler, parent=parent)

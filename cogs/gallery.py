@@ -96,9 +96,9 @@ class Sharing(commands.Cog):
             Refused: it cannot be shared.
         """
         wall = await self.check_sharing(interaction, job)
-        painting = (await self._desk.painted(job)).only(index)
+        painting = await self._desk.painted_alone(job, index)
         picture = await self._desk.history.picture_id(job, index)
-        if painting is None or picture is None or job.origin.guild_id is None:
+        if picture is None or job.origin.guild_id is None:
             raise Forgotten
         is_adult, guild_id = is_age_restricted(wall.channel), job.origin.guild_id
         if self._desk.house.looks_at(guild_id, is_adult):

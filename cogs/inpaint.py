@@ -19,7 +19,7 @@ from cogs._language import Language, language_of, mark
 from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Steps
 from cogs._replies import FAILURES, Forgotten, refuse
 from engine import uploads
-from engine.jobs import PROMPT_LIMIT, Kind, Preset, Request, check_prompt
+from engine.jobs import PROMPT_LIMIT, Kind, Request, check_prompt
 from engine.preferences import Defaults
 from engine.uploads import Region
 
@@ -73,7 +73,7 @@ class Inpaint(commands.Cog):
         await interaction.response.defer(ephemeral=True, thinking=True)
         picture = await self._desk.read(image)
         mask_file = None if mask is None else await self._desk.read(mask)
-        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler}
+        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset, "spoiler": spoiler}
         wanted = {"prompt": prompt, "seed": seed} | self.usual(interaction, **asked)
         await self.propose(interaction, wanted, picture, mask_file, Region(region) if region and mask is None else None)
 
@@ -186,10 +186,8 @@ class Inpaint(commands.Cog):
             return await self._desk.read(attachment), None
         job = await self._desk.remembered(content["job"])
         index = content["index"] if content["index"] is not None else int(chosen_of(written, "which") or 0)
-        painting = await self._desk.painted(job)
-        if not 0 <= index < len(painting.pictures):
-            raise Forgotten
-        return painting.pictures[index].png, await self._desk.history.picture_id(job, index)
+        alone = await self._desk.painted_alone(job, index)
+        return alone.pictures[0].png, await self._desk.history.picture_id(job, index)
 
 
 def chosen_of(written: dict[str, Any], field: str) -> str:

@@ -9,9 +9,10 @@ from discord.ext import commands
 
 from cogs._client import Reverie
 from cogs._desk import Desk, check_place
-from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Share, Steps
+from cogs._options import DESCRIPTIONS, OF_FIXED_COUNT, PRESETS, Count, Guidance, Prompt, Seed, Share, Steps
 from engine.errors import InvalidRequest
-from engine.jobs import FRAMES_LIMIT, LEAST_FRAMES, USUAL_FRAMES, Ingredient, Kind, Preset
+from engine.jobs import FRAMES_LIMIT, LEAST_FRAMES, USUAL_FRAMES, Ingredient, Kind
+from engine.options import check_ingredients
 
 Frames = app_commands.Range[int, LEAST_FRAMES, FRAMES_LIMIT]
 Weights = app_commands.Range[str, 1, 100]
@@ -64,8 +65,8 @@ class Mix(commands.Cog):
         """Paint what lies between two to five pictures or prompts."""
         files = [one for one in (picture_1, picture_2, picture_3, picture_4, picture_5) if one is not None]
         prompts = [one for one in (prompt_1, prompt_2, prompt_3, prompt_4, prompt_5) if one is not None]
-        counts = weights_of(weights, len(files) + len(prompts))
-        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler}
+        counts = check_ingredients([*files, *prompts], weights_of(weights))
+        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset, "spoiler": spoiler}
         await self._mix(interaction, Kind.BLEND, [*files, *prompts], counts, seed, asked)
 
     @app_commands.command()
@@ -75,7 +76,7 @@ class Mix(commands.Cog):
         to_picture="The picture to end with",
         to_prompt="Or the prompt to end with",
         frames="How many pictures, with the first and the last",
-        **{name: text for name, text in DESCRIPTIONS.items() if name != "count"},
+        **OF_FIXED_COUNT,
     )
     @app_commands.choices(preset=PRESETS)
     async def morph(
@@ -93,7 +94,7 @@ class Mix(commands.Cog):
         spoiler: bool | None = None,
     ) -> None:
         """Paint the way from one picture or prompt to another."""
-        asked = {"steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler}
+        asked = {"steps": steps, "guidance": guidance, "preset": preset, "spoiler": spoiler}
         ends = [end_of("from", from_picture, from_prompt), end_of("to", to_picture, to_prompt)]
         await self._mix(interaction, Kind.MORPH, ends, [1.0, 1.0], seed, asked, count=frames)
 
@@ -147,27 +148,22 @@ class Mix(commands.Cog):
         check_place(interaction)
         await interaction.response.defer(thinking=True)
         picture = await self._desk.picture(image)
-        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler}
+        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset, "spoiler": spoiler}
         usual = self._desk.defaults(interaction).with_options(**asked)
         request = usual.request(after, seed, Kind.EDIT, picture, before=before, strength=strength)
         await self._desk.accept(interaction, request, spoiler=usual.spoiler)
 
 
-def weights_of(written: str | None, wanted: int) -> list[float]:
-    """Read how much each ingredient counts; all the same where nothing is written.
+def weights_of(written: str | None) -> list[float] | None:
+    """Read how much each ingredient counts, None where nothing is written.
 
     Raises:
-        InvalidRequest: these are no numbers, or another number of them.
+        InvalidRequest: these are no numbers.
     """
-    if written is None:
-        return [1.0] * wanted
     try:
-        weights = [float(one) for one in written.replace(",", " ").split()]
+        return None if written is None else [float(one) for one in written.replace(",", " ").split()]
     except ValueError:
         raise InvalidRequest("weights", "be numbers with spaces between them, such as 2 1") from None
-    if len(weights) != wanted:
-        raise InvalidRequest("weights", "be as many as there are ingredients: {wanted}, not {have}", wanted=wanted, have=len(weights))
-    return weights
 
 
 def end_of(name: str, picture: File | None, prompt: str | None) -> File | str:

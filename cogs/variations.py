@@ -12,7 +12,7 @@ from cogs._desk import Desk, check_place, uploaded_picture
 from cogs._language import language_of
 from cogs._options import DESCRIPTIONS, PRESETS, Count, Guidance, Prompt, Seed, Share, Steps
 from cogs._replies import CannotDo, NoPicture
-from engine.jobs import SEED_LIMIT, Job, Kind, Preset, Request
+from engine.jobs import SEED_LIMIT, Job, Kind, Request
 
 
 class Variations(commands.Cog):
@@ -50,7 +50,7 @@ class Variations(commands.Cog):
         # Fetching the picture may take longer than Discord waits for a first answer.
         await interaction.response.defer(thinking=True)
         picture = await self._desk.picture(image)
-        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset and Preset(preset), "spoiler": spoiler}
+        asked = {"count": count, "steps": steps, "guidance": guidance, "preset": preset, "spoiler": spoiler}
         usual = self._desk.defaults(interaction).with_options(**asked)
         request = usual.request(prompt or "", seed, Kind.VARIATION, picture, strength=strength, drift=drift or 0.0)
         await self._desk.accept(interaction, request, spoiler=usual.spoiler)

@@ -9,7 +9,7 @@ from discord.ext import commands
 from cogs import _cards as cards
 from cogs._client import Reverie
 from cogs._desk import check_place
-from cogs._replies import Forgotten, NoPicture
+from cogs._replies import NoPicture
 from engine import uploads
 from engine.jobs import SOURCES_LIMIT, Ingredient, Kind
 
@@ -51,9 +51,7 @@ class Verify(commands.Cog):
     async def verify_painted(self, interaction: discord.Interaction, number: int, index: int) -> None:
         """Verify one picture of an earlier job, with what was handed in for it."""
         job = await self._desk.remembered(number)
-        alone = (await self._desk.painted(job)).only(index)
-        if alone is None:
-            raise Forgotten
+        alone = await self._desk.painted_alone(job, index)
         await self._verify(interaction, alone.pictures[0].png, job.request.files, job.request.model, job.origin.spoiler, job.id)
 
     async def _verify(

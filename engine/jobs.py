@@ -98,6 +98,16 @@ def check_each(name: str, values: float | tuple[float | None, ...] | None, least
             check_range(name, value, least, most)
 
 
+def check_weight(weight: float) -> None:
+    """Make sure that an ingredient counts for something, and not for all.
+
+    Raises:
+        InvalidRequest: it does not.
+    """
+    if not 0 < weight <= WEIGHT_LIMIT:
+        raise InvalidRequest("weights", "be above 0 and at most {most:g}, not {value:g}", most=WEIGHT_LIMIT, value=weight)
+
+
 class Preset(StrEnum):
     """How much work a picture is worth. These names are in the database and in messages: they stay."""
 
@@ -169,8 +179,7 @@ class Ingredient:
             raise InvalidRequest("ingredients", "be a picture or a prompt each")
         if self.prompt:
             check_prompt(self.prompt)
-        if not 0 < self.weight <= WEIGHT_LIMIT:
-            raise InvalidRequest("weights", "be above 0 and at most {most:g}, not {value:g}", most=WEIGHT_LIMIT, value=self.weight)
+        check_weight(self.weight)
 
     @property
     def value(self) -> bytes | str:

@@ -16,9 +16,9 @@ from engine.jobs import (
     PRIOR_STEPS_LIMIT,
     SEED_LIMIT,
     STEPS_LIMIT,
-    WEIGHT_LIMIT,
     Preset,
     check_range,
+    check_weight,
 )
 
 ALWAYS = (0.0, 1.0)
@@ -173,6 +173,5 @@ def check_ingredients(ingredients: Sequence[object], weights: Sequence[float] | 
     if len(weights) != len(ingredients):
         raise InvalidRequest("weights", "be as many as there are ingredients: {wanted}, not {have}", wanted=len(ingredients), have=len(weights))
     for weight in weights:
-        if not 0 < weight <= WEIGHT_LIMIT:
-            raise InvalidRequest("weights", "be above 0 and at most {most:g}, not {value:g}", most=WEIGHT_LIMIT, value=weight)
+        check_weight(weight)
     return weights

@@ -245,14 +245,14 @@ class Defaults:
     preset: Preset = Preset.BALANCED
 
     def with_options(self, **asked: Any) -> "Defaults":
-        """Return them with what was asked for; None is not."""
-        return replace(self, **{name: value for name, value in asked.items() if value is not None})
+        """Return them with what was asked for, the preset by its name; None is not."""
+        given = {name: value for name, value in asked.items() if value is not None}
+        return replace(self, **given | {"preset": Preset(given.get("preset", self.preset))})
 
     @classmethod
     def written(cls, content: Mapping[str, Any]) -> "Defaults":
         """Return those that a draft holds; what it does not name, as those of earlier versions, is as it usually is."""
-        usual = cls().with_options(**{option.name: content.get(option.name) for option in fields(cls)})
-        return replace(usual, preset=Preset(usual.preset))
+        return cls().with_options(**{option.name: content.get(option.name) for option in fields(cls)})
 
     def request(
         self, prompt: str, seed: int | None = None, kind: Kind = Kind.DREAM, image: bytes | None = None, mask: bytes | None = None, **more: Any

@@ -23,6 +23,7 @@ from engine.predictions import Record
 from engine.studio import events
 from engine.studio.bodies import read_body
 from engine.studio.desk import Desk
+from engine.studio.films import FILMS, Film
 from engine.studio.guard import Guard
 from engine.studio.keys import Keys, Person, Rate
 from engine.studio.models import ModelsView, models_view
@@ -207,20 +208,19 @@ def studio_app(
         name = f"{record.prediction.name}-{which}.npy"
         return Response(file.getvalue(), media_type="application/octet-stream", headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
-    def moving(name: str, media: str, summary: str) -> None:
+    def moving(name: str, film: Film) -> None:
         async def fetch(record: Known) -> Response:
             made = await desk.film(record, name)
             if made is None:
                 raise Refusal(404, "This prediction is no morph, or is not painted yet.")
-            return Response(made, media_type=media, headers=FOR_EVER)
+            return Response(made, media_type=film.media, headers=FOR_EVER)
 
-        answers = errors(404) | {200: {"content": {media: {}}}}
+        answers = errors(404) | {200: {"content": {film.media: {}}}}
         more: dict[str, Any] = {"response_class": Response, "dependencies": locks, "responses": answers}
-        app.get(f"/pictures/{{id}}/{name}", tags=["results"], name=name, summary=summary, **more)(fetch)
+        app.get(f"/pictures/{{id}}/{name}", tags=["results"], name=name, summary=film.summary, **more)(fetch)
 
-    moving("strip.png", "image/png", "Fetch the frames of a morph side by side.")
-    moving("morph.gif", "image/gif", "Fetch a morph as an animation that goes forth and back.")
-    moving("morph.mp4", "video/mp4", "Fetch a morph as a film.")
+    for name, film in FILMS.items():
+        moving(name, film)
 
     @app.get(
         "/pictures/{id}/{position}.png",

@@ -13,10 +13,10 @@ from typing import Any, Protocol, TypeVar
 from engine import uploads
 from engine.errors import EngineError, Repeated
 from engine.jobs import SOURCES_LIMIT, Ingredient, Job, Kind, Origin, Painter, Prediction, Request, State
-from engine.pictures import film, gif, strip
 from engine.predictions import Predictions, Record
 from engine.studio.bodies import Asked
 from engine.studio.fetching import Fetcher
+from engine.studio.films import FILMS
 from engine.studio.inputs import BlendInput, MorphInput, Part, PromptPart, VerifyInput, request_of
 from engine.studio.keys import Person
 from engine.studio.refusals import BadPicture, Refusal, refusal_of, sentence
@@ -28,8 +28,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-FILMS: Mapping[str, Callable[[Sequence[bytes]], bytes]] = {"strip.png": strip, "morph.gif": gif, "morph.mp4": film}
-"""What the frames of a morph are shown as, by the name of the file."""
 DECODING = 2
 """Pictures that are decoded at once: each may take hundreds of megabytes for a moment."""
 ON_THE_WAY = (State.WAITING, State.PAINTING)
@@ -352,7 +350,7 @@ class Desk:
         paths = [one[0] for one in found if one is not None]
 
         def made() -> bytes:
-            return FILMS[name]([path.read_bytes() for path in paths])
+            return FILMS[name].made([path.read_bytes() for path in paths])
 
         try:
             return await self._decoded(made) if paths else None

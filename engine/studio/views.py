@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from engine.errors import EngineError
 from engine.jobs import Embedding, Job, Kind, State
 from engine.predictions import Record
+from engine.studio.films import FILMS
 from engine.studio.refusals import sentence
 from engine.verdicts import Finding
 
@@ -124,7 +125,7 @@ def view_of(record: Record, job: Job | None, line: Line) -> PredictionView:
     if record.embedding is not None:
         urls |= {which: f"/predictions/{name}/{which}.npy" for which in ("text_embedding", "image_embedding")}
     if record.kind is Kind.MORPH and status == "succeeded":
-        urls |= {which.partition(".")[2]: f"/pictures/{name}/{which}" for which in ("strip.png", "morph.gif", "morph.mp4")}
+        urls |= {which.partition(".")[2]: f"/pictures/{name}/{which}" for which in FILMS}
     error = None
     if status == "failed":
         error = record.error or sentence(job.error if job is not None and job.error is not None else EngineError())

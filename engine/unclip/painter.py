@@ -429,32 +429,20 @@ class Painter:
         """Embed one prompt, as a request for that asks; `started` is when it was taken up."""
         self.needs("embed", clip=True, prior=True)
         [embedded] = yield from self.embedding(samples_of(prompt, how), how, report)
-        setting = self.prior_setting(how)
         # As conditioned-prior answered; what decoders are given may be a little longer or shorter.
         image_embed = embedded.image_embed / np.linalg.norm(embedded.image_embed)
-        return Painting(
-            pictures=(),
-            model=self.model,
-            steps=setting.steps,
-            guidance=setting.guidance,
-            seconds=time.perf_counter() - started,
-            unknown_words=self.unknown_words(prompt),
-            embedding=Embedding(embedded.text_embed.astype("<f4").tobytes(), image_embed.astype("<f4").tobytes()),
-        )
+        pair = Embedding(embedded.text_embed.astype("<f4").tobytes(), image_embed.astype("<f4").tobytes())
+        return replace(self.unpainted(prompt, how, started), embedding=pair)
 
     def drawn(self, prompt: str, number: int, how: Options, report: Report, started: float) -> Course[Painting]:
         """Draw embeddings of one prompt, as a request for that asks; `started` is when it was taken up."""
         drawn = yield from self.drawing(prompt, number, how, report)
-        setting = self.prior_setting(how)
-        return Painting(
-            pictures=(),
-            model=self.model,
-            steps=setting.steps,
-            guidance=setting.guidance,
-            seconds=time.perf_counter() - started,
-            unknown_words=self.unknown_words(prompt),
-            draws=tuple(Drawn(one.seed, one.score) for one in drawn),
-        )
+        return replace(self.unpainted(prompt, how, started), draws=tuple(Drawn(one.seed, one.score) for one in drawn))
+
+    def unpainted(self, prompt: str, how: Options, started: float) -> Painting:
+        """Say what the prior's work alone was done with."""
+        setting, unknown_words = self.prior_setting(how), self.unknown_words(prompt)
+        return Painting((), self.model, setting.steps, setting.guidance, time.perf_counter() - started, unknown_words)
 
     def verified(self, request: Request, report: Report, started: float) -> Course[Painting]:
         """Paint a picture again and compare, as a request for that asks; `started` is when it was taken up."""
