@@ -178,7 +178,7 @@ async def test_a_job_outlives_the_kill_of_its_process_and_is_posted_once(tmp_pat
     config = settings(tmp_path)
     async with aiohttp.ClientSession() as session:
         async with local_bot(config) as bot:
-            await bot.dream(session, prompt="a fox on a blue background", seed=7, count=2, steps=250)
+            await bot.dream(session, prompt="a fox on a blue background", seed=7, count=2, steps=100)
             await until_half_painted(session, bot)
             bot.process.send_signal(signal.SIGKILL)
             await bot.process.wait()

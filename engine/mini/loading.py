@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from engine.errors import Misconfigured
 from engine.mini.config import MiniConfig
 from engine.mini.detokenizer import Detokenizer, Ladder
-from engine.mini.networks import FUSED, Decoder, Encoder, Linear, Size
+from engine.mini.networks import FUSED, Decoder, Encoder, Size
 from engine.mini.tokenizer import Tokenizer
 from engine.unclip.checkpoints import Checkpoint, differences, forget_pages
+from engine.unclip.packing import pack
 
 TRIMMED = ("embed_tokens.weight", "lm_head.weight")
 """Of the decoder: rows for codes that no detokenizer has colours for are not read."""
@@ -173,10 +174,7 @@ def fill(network: nn.Module, source: Checkpoint, dtype: torch.dtype, device: tor
             forget_pages(stored)
     network.load_state_dict(filled, strict=True, assign=True)
     network.eval().requires_grad_(False)
-    if device.type == "cpu" and dtype is not torch.float16:
-        for module in network.modules():
-            if isinstance(module, Linear):
-                module.pack()
+    pack(network)
 
 
 def shelves(

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.unclip.packing import Linear
+
 FUSED = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "encoder_attn.kv_proj": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
@@ -44,34 +46,6 @@ class Size:
     def depth(self) -> int:
         """Numbers of a head."""
         return self.width // self.heads
-
-
-class Linear(nn.Linear):
-    """A projection without bias. On a CPU its weights may be packed the way that oneDNN multiplies by few rows, which takes half of the time."""
-
-    packed: Tensor | None = None
-
-    def __init__(self, width_in: int, width_out: int) -> None:
-        super().__init__(width_in, width_out, bias=False)
-
-    def pack(self) -> None:
-        """Lay the weights out for this CPU, instead of as they are; where torch cannot, they stay."""
-        try:
-            packed = torch.ops.mkldnn._reorder_linear_weight(self.weight.detach())
-            multiply_packed(self.weight.new_zeros(1, self.in_features), packed)
-        except (AttributeError, RuntimeError):
-            # The operator is none of torch's public ones, and not every build and CPU has it for every number format.
-            return
-        self.packed = packed
-        del self.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if self.packed is None else multiply_packed(x, self.packed)
-
-
-def multiply_packed(x: Tensor, packed: Tensor) -> Tensor:
-    """Multiply by packed weights."""
-    return torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
 
 
 class Glu(nn.Module):

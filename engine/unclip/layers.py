@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.unclip.dialects import Dialect, Stable
+from engine.unclip.packing import Linear
 
 EPS = 1e-5
 """Inside the root of every norm. In half precision the library takes 1e-3, which no full-precision checkpoint was trained with."""
@@ -93,9 +94,9 @@ class MultiQueryAttention(nn.Module):
         self.heads = heads
         self.norm = LayerNorm(dim, dialect)
         self.null_kv = nn.Parameter(torch.randn(2, dim_head))
-        self.to_q = nn.Linear(dim, heads * dim_head, bias=False)
-        self.to_kv = nn.Linear(dim, dim_head * 2, bias=False)
-        self.to_out = nn.Sequential(nn.Linear(heads * dim_head, dim, bias=False), LayerNorm(dim, dialect))
+        self.to_q = Linear(dim, heads * dim_head)
+        self.to_kv = Linear(dim, dim_head * 2)
+        self.to_out = nn.Sequential(Linear(heads * dim_head, dim), LayerNorm(dim, dialect))
         self.is_cosine = dialect.cosine_attention and cosine_sim
         # From 1.4.3 on the scale is applied twice where directions are not compared.
         self.scale = 16.0 if self.is_cosine else dim_head**-1.0 if dialect.cosine_attention else dim_head**-0.5

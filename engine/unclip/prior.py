@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from engine.unclip.dialects import LATEST, Dialect, Padding
 from engine.unclip.layers import KeysAndValues, LayerNorm, MultiQueryAttention, Rotation, sinusoids
 from engine.unclip.memory import Rows
+from engine.unclip.packing import Linear
 
 BUCKETS, FARTHEST = 32, 128
 """Relative positions up to half of the buckets have their own bias; farther ones share, up to FARTHEST and beyond."""
@@ -71,11 +72,11 @@ def feed_forward(dim: int, dialect: Dialect, mult: float, *, normformer: bool) -
     # The fifth place was dropout's.
     return nn.Sequential(
         LayerNorm(dim, dialect),
-        nn.Linear(dim, inner * 2, bias=False),
+        Linear(dim, inner * 2),
         SwiGLU(),
         middle,
         nn.Identity(),
-        nn.Linear(inner, dim, bias=False),
+        Linear(inner, dim),
     )
 
 
@@ -140,7 +141,7 @@ class CausalTransformer(nn.Module):
                 attention.add_module("rotary_emb", rotary)
             self.layers.append(nn.ModuleList([attention, feed_forward(dim, dialect, ff_mult, normformer=normformer)]))
         self.norm = LayerNorm(dim, dialect, last=True) if norm_out else nn.Identity()
-        self.project_out = nn.Linear(dim, dim, bias=False) if final_proj else nn.Identity()
+        self.project_out = Linear(dim, dim) if final_proj else nn.Identity()
 
     def mask(self, count: int, keep: Tensor | None) -> Tensor:
         """Return what is added to the logits of `count` tokens: the bias of their distances, and -inf where they may not look.

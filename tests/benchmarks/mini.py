@@ -1,4 +1,6 @@
-"""DALL·E Mini beside min-dalle, in one run: python -m tests.benchmarks.mini [mini] [mega] [--threads 2] [--tokens 256] [--repeats 3] [--json FILE]
+"""DALL·E Mini beside min-dalle, in one run:
+
+    python -m tests.benchmarks.mini [mini] [mega] [--threads 2] [--tokens 256] [--repeats 3] [--formats float32 …] [--json FILE]
 
 The peer is the PyPI package min-dalle 0.4.11 (pip install --no-deps min-dalle==0.4.11 requests). Both read the same files, with random weights of the
 true sizes; they take turns, and every ratio is of two neighbours in time. A picture is everything from the prompt to its colours; with fewer than 256
@@ -17,7 +19,7 @@ import sys
 import tempfile
 import types
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,10 +134,10 @@ def our_pictures(painter: Painter, prompts: list[str], tokens: int = 256) -> tor
     return painter.parts.paint(torch.stack(codes)).cpu() if codes else None
 
 
-def on_cpu(config: Path, tokens: int) -> Iterator[Pair]:
-    """One picture and four, in both number formats."""
+def on_cpu(config: Path, tokens: int, formats: Sequence[str]) -> Iterator[Pair]:
+    """One picture and four, in each of our number formats."""
     model = package(config, torch.float32, "cpu")
-    for dtype in ("float32", "bfloat16"):
+    for dtype in formats:
         painter = Painter.from_config(config, device="cpu", dtype=dtype)
         for side in (1, 2):
 
@@ -224,13 +226,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--formats", nargs="+", choices=["float32", "bfloat16"], default=["float32", "bfloat16"], help="of ours on the CPU")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         if "mini" in options.parts or not options.parts:
-            for pair in on_cpu(write_files(Path(folder), "mini"), options.tokens):
+            for pair in on_cpu(write_files(Path(folder), "mini"), options.tokens, options.formats):
                 rows.append(measured(pair, options.repeats))
                 print(told(rows[-1]), flush=True)
         if "mega" in options.parts or not options.parts:

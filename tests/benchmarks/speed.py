@@ -35,6 +35,8 @@ from engine.unclip.checkpoints import read_checkpoint
 from engine.unclip.clip import TextCondition, load_clip
 from engine.unclip.commissions import Commission, Counter, no_report, samples_of
 from engine.unclip.config import read_json, read_model_config
+from engine.unclip.model import PACKED_WEIGHTS
+from engine.unclip.packing import pack
 from engine.unclip.sampling import Walk, noise_from_seeds, walk_alone
 from engine.unclip.stages import Prior, UnetStage
 
@@ -69,18 +71,26 @@ def loaded_by_library(steps: Sequence[int]) -> tuple[torch.nn.Module, torch.nn.M
     return prior, decoder
 
 
+def drawn_by_library(prior: torch.nn.Module, text: TextCondition, steps: int, guidance: float, candidates: int) -> torch.Tensor:
+    """Draw image embeddings with the library and choose the nearest of each text's, (texts, D)."""
+    count, width = text.embed.shape
+    told = {"text_embed": text.embed.repeat_interleave(candidates, 0), "text_encodings": text.encodings.repeat_interleave(candidates, 0)}
+    drawn = prior.p_sample_loop((count * candidates, width), text_cond=told, cond_scale=guidance, timesteps=steps)
+    nearest = F.cosine_similarity(drawn, told["text_embed"]).view(count, candidates).argmax(1)
+    return drawn.view(count, candidates, width)[torch.arange(count), nearest]
+
+
 def bundled(steps: int | None = None) -> Iterator[Pair]:
     """The bundled model's grid of four, from texts that are read to pictures; the library takes `steps` of each unet, or as many as we do."""
     painter = Painter.from_config(MODEL / "picturebook.json", device="cpu", dtype="float32")
     settings, prior_setting = painter.parts.settings, painter.parts.prior_setting
     prior, decoder = loaded_by_library([steps or setting.steps for setting in settings])
     text = painter.read([PROMPT] * 4)
-    condition = {"text_embed": text.embed, "text_encodings": text.encodings}
     batch, how = samples_of(PROMPT, Options(count=4, seed=0)), Options(count=4, seed=0)
     count = Counter(no_report, 10**9)
 
     def theirs() -> object:
-        embed = prior.p_sample_loop((4, text.embed.shape[1]), text_cond=condition, cond_scale=prior_setting.guidance, timesteps=prior_setting.steps)
+        embed = drawn_by_library(prior, text, prior_setting.steps, prior_setting.guidance, prior_setting.candidates)
         return decoder.sample(image_embed=embed, cond_scale=tuple(setting.guidance for setting in settings))
 
     def ours() -> object:
@@ -113,8 +123,7 @@ def first(who: str) -> None:
             [unets], clip = parts.decoder.unet_sources, load_clip(parts.clip, MODEL, dtype=torch.float32, device="cpu")
             prior, decoder = loaded_by_library(unets.default_sample_timesteps)
             text = clip.embed_text(clip.tokenize([PROMPT]))
-            condition = {"text_embed": text.embed, "text_encodings": text.encodings}
-            embed = prior.p_sample_loop((1, text.embed.shape[1]), text_cond=condition, cond_scale=1.0, timesteps=parts.prior.default_sample_timesteps)
+            embed = drawn_by_library(prior, text, parts.prior.default_sample_timesteps, 1.0, parts.prior.default_candidates)
             decoder.sample(image_embed=embed, cond_scale=tuple(unets.default_cond_scale))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
@@ -126,6 +135,7 @@ def random_prior(folder: Path) -> Iterator[Pair]:
     embed = F.normalize(torch.randn(2, 768), dim=-1)
     encodings = torch.randn(2, 77, 768)
     stage, text = load_prior(folder / "prior.pth"), TextCondition(embed, encodings)
+    pack(stage.net, PACKED_WEIGHTS)
     for guidance in (1.0, 2.0):
 
         def theirs(guidance: float = guidance) -> object:

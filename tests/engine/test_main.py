@@ -1,4 +1,4 @@
-"""The command line, as a process of its own with the bundled model."""
+"""The command line with the bundled model."""
 
 import json
 import subprocess
@@ -10,26 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine.__main__ import arguments, main
+from engine.__main__ import arguments
 from engine.options import Solver
 from engine.pictures import encode, read_receipt, write_receipt
-
-ROOT = Path(__file__).parents[2]
-
-
-def engine(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "engine", *arguments],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+from tests.engine.conftest import ROOT, CommandLine
 
 
-def test_a_dream_is_written_as_a_grid_and_single_pictures(tmp_path: Path) -> None:
-    run = engine("dream", "a fox", "--seed", "7", "--count", "2", "--steps", "3", "--out", str(tmp_path), "--json")
+def test_a_dream_is_written_as_a_grid_and_single_pictures_by_a_process_of_its_own(tmp_path: Path) -> None:
+    words = ("dream", "a fox", "--seed", "7", "--count", "2", "--steps", "3", "--out", str(tmp_path), "--json")
+    clean = {"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"}
+    run = subprocess.run([sys.executable, "-m", "engine", *words], cwd=ROOT, env=clean, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     told = json.loads(run.stdout)
     assert (told["seed"], told["unknown_words"]) == (7, [])
@@ -39,15 +29,15 @@ def test_a_dream_is_written_as_a_grid_and_single_pictures(tmp_path: Path) -> Non
     assert [receipt["seed"] for receipt in receipts] == ["7", "8"]
 
 
-def test_people_are_told_path_seed_seconds_and_words_that_mean_nothing(tmp_path: Path) -> None:
+def test_people_are_told_path_seed_seconds_and_words_that_mean_nothing(engine: CommandLine, tmp_path: Path) -> None:
     run = engine("dream", "--count", "1", "--steps", "1", "--out", str(tmp_path), "--seed", "3", "--", "-dragon")
     assert run.returncode == 0, run.stderr
     assert str(tmp_path / "picturebook-3-grid.png") in run.stdout and "seed 3" in run.stdout
     assert "never saw: dragon" in run.stdout and "It knows: apple" in run.stdout
 
 
-def test_every_operation_writes_what_it_made(tmp_path: Path) -> None:
-    out = ["--out", str(tmp_path), "--seed", "7", "--json"]
+def test_every_operation_writes_what_it_made(engine: CommandLine, tmp_path: Path) -> None:
+    out = ["--out", str(tmp_path), "--seed", "7", "--json", "--prior-steps", "3"]
     cat = json.loads(engine("dream", "a cat", "a dog", "--count", "1", "--steps", "3,2", "--repeats", "2", "--candidates", "2", *out).stdout)
     assert [Path(path).name for path in cat["pictures"]] == [f"picturebook-{part}-{seed}.png" for part in (1, 2) for seed in (7, 8)]
     assert [Path(path).name for path in cat["grids"]] == ["picturebook-1-7-grid.png", "picturebook-2-7-grid.png"]
@@ -74,12 +64,11 @@ def test_every_operation_writes_what_it_made(tmp_path: Path) -> None:
     assert facts[0]["tokens"][0] > 0
 
 
-def test_what_only_unclip_can_do_is_written_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_only_unclip_can_do_is_written_too(engine: CommandLine, tmp_path: Path) -> None:
     def told(*words: str, code: int = 0) -> str:
-        # In this process: a dozen of others would each load torch.
-        monkeypatch.setattr(sys, "argv", ["engine", *words])
-        assert main() == code
-        return capsys.readouterr().out
+        run = engine(*words)
+        assert run.returncode == code, run.stderr
+        return run.stdout
 
     def made(*words: str) -> dict[str, Any]:
         return dict(json.loads(told(*words, "--out", str(tmp_path), "--seed", "7", "--json")))
@@ -149,7 +138,7 @@ def test_what_only_unclip_can_do_is_written_too(tmp_path: Path, monkeypatch: pyt
         (["dream", "a", "--steps", "1", "--count", "1", "--out", "LICENSE"], 1, "cannot be written to LICENSE"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(arguments: list[str], code: int, says: str) -> None:
+def test_what_cannot_be_done_is_one_sentence_and_an_exit_code(engine: CommandLine, arguments: list[str], code: int, says: str) -> None:
     run = engine(*arguments)
     assert run.returncode == code
     assert says in run.stderr and "Traceback" not in run.stderr

@@ -1,20 +1,13 @@
 """The command line paints with a DALL·E Mini, and says what it cannot do with one."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from engine.pictures import read_receipt
+from tests.engine.conftest import CommandLine
 from tests.engine.mini.conftest import files_of
-
-ROOT = Path(__file__).parents[3]
-
-
-def engine(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "engine", *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +15,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return files_of(tmp_path_factory.mktemp("tiny"))
 
 
-def test_a_dream_and_its_variation_keep_to_what_was_asked(config: Path, tmp_path: Path) -> None:
+def test_a_dream_and_its_variation_keep_to_what_was_asked(engine: CommandLine, config: Path, tmp_path: Path) -> None:
     more = ("--config", str(config), "--out", str(tmp_path), "--device", "cpu", "--json", "--top-k", "40", "--temperature", "0.5")
     dreamt = engine("dream", "the cat", "the dog", "--count", "1", "--seed", "3", "--guidance", "4", *more)
     assert dreamt.returncode == 0, dreamt.stderr
@@ -47,11 +40,11 @@ def test_a_dream_and_its_variation_keep_to_what_was_asked(config: Path, tmp_path
         (("dream", "a cat", "--top-k", "301"), "top_k must be at most 300"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(config: Path, words: tuple[str, ...], said: str) -> None:
+def test_what_cannot_be_done_is_one_sentence(engine: CommandLine, config: Path, words: tuple[str, ...], said: str) -> None:
     done = engine(*words, "--config", str(config), "--device", "cpu")
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
 
 
-def test_tokens_are_not_asked_of_models_without_any() -> None:
+def test_tokens_are_not_asked_of_models_without_any(engine: CommandLine) -> None:
     done = engine("dream", "a cat", "--seamless")
     assert done.returncode == 2 and "seamless must be left out" in done.stderr
