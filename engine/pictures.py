@@ -19,7 +19,9 @@ from PIL import (  # noqa: F401  # Pillow saves formats only whose modules have 
 )
 
 TILE_PX = 256
-"""Side of a picture in a grid at least: the bundled model's 64 pixels would be a stamp on anybody's screen."""
+"""Side of a picture in a grid at least: the bundled model's 128 pixels would be a stamp on anybody's screen."""
+FASTEST, USUAL_EFFORT = 1, 6
+"""How hard PNG files are compressed, of 1 to 9."""
 VERSION = "0.1.0"
 """Of Reverie, which receipts name."""
 STRIP_PX = 4096
@@ -46,10 +48,10 @@ HASH_DIGITS = 16
 """Of a file or a model on a receipt: enough to tell whether it is the same."""
 
 
-def encode(picture: Image.Image) -> bytes:
-    """Return a picture as PNG."""
+def encode(picture: Image.Image, *, quickly: bool = False) -> bytes:
+    """Return a picture as PNG; a fifth larger in a third of the time where it is to be done quickly."""
     file = io.BytesIO()
-    picture.save(file, "PNG")
+    picture.save(file, "PNG", compress_level=FASTEST if quickly else USUAL_EFFORT)
     return file.getvalue()
 
 
@@ -59,8 +61,8 @@ def shape(count: int) -> tuple[int, int]:
     return columns, -(-count // columns)
 
 
-def grid(pictures: Sequence[bytes], tile_px: int = TILE_PX) -> bytes:
-    """Lay pictures out in rows, as PNG.
+def grid(pictures: Sequence[bytes], tile_px: int = TILE_PX, *, quickly: bool = False) -> bytes:
+    """Lay pictures out in rows, as PNG; see `encode`.
 
     Every tile is as large as the largest picture, at least `tile_px`; smaller pictures are enlarged to it. What no picture covers stays
     transparent.
@@ -74,7 +76,7 @@ def grid(pictures: Sequence[bytes], tile_px: int = TILE_PX) -> bytes:
         tile = ImageOps.contain(picture, (side, side), Image.Resampling.BICUBIC)
         left, top = (side - tile.width) // 2, (side - tile.height) // 2
         sheet.paste(tile, (index % columns * side + left, index // columns * side + top))
-    return encode(sheet)
+    return encode(sheet, quickly=quickly)
 
 
 def strip(pictures: Sequence[bytes], tile_px: int = TILE_PX) -> bytes:

@@ -171,7 +171,7 @@ class Company:
             codes.append(nothing if known is None else known)
         shown = self._painter.images(codes, member.columns)
         member.previewed_s += time.perf_counter() - started
-        return pictures.grid([pictures.encode(picture) for picture in shown])
+        return pictures.grid([pictures.encode(picture, quickly=True) for picture in shown], quickly=True)
 
     # Colours.
 

@@ -43,8 +43,8 @@ REHEARSED = 2400
 """Old samples that are rehearsed."""
 REHEARSAL_SEED = 2
 SHARD_SIZE = 1200
-PRIOR = {"steps": 700, "lr": 3e-4, "batch_size": 128}
-UNETS = ({"steps": 280, "lr": 6e-4, "batch_size": 64}, {"steps": 120, "lr": 5e-4, "batch_size": 32})
+PRIOR = {"steps": 260, "lr": 1e-3, "batch_size": 128}
+UNETS = ({"steps": 180, "lr": 1e-3, "batch_size": 64}, {"steps": 40, "lr": 1e-3, "batch_size": 32})
 """Of the base decoder, and of every upsampler."""
 WARM_UP_SHARE = 0.1
 
@@ -83,6 +83,7 @@ def run(options: argparse.Namespace) -> str:
         return {
             "steps": count,
             "lr": settings["lr"],
+            "optimizer": "muon",
             "lr_schedule": "cosine",
             "warmup_steps": round(count * WARM_UP_SHARE),
             "max_grad_norm": 1.0,

@@ -1,7 +1,7 @@
 """Ours beside the library, in one run: python -m tests.benchmarks.speed [PART …] [--repeats 5] [--json FILE] [--plot FILE]
 
 `bundled`, `prior` and `base` are equal work; `defaults` is our usual steps against 250 of each unet; `start` is everything from the start of a
-process to its first picture, with the peak of its memory.
+process to its first picture, with the peak of its memory; `previews` is what it costs that somebody watches.
 
 The peer is what dalle2-laion does: the sampling loops of dalle2-pytorch 1.15.6 in float32, two prior samples and one after the other of the guided
 answers. Weights, steps, guidance and batch are the same on both sides; the two take turns, and every ratio is of two neighbours in time. `people` is
@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from dalle2_pytorch.train_configs import DecoderConfig, DiffusionPriorConfig
 from tqdm import tqdm
 
-from engine.jobs import Request
+from engine.jobs import Progress, Request
 from engine.options import Options, Solver
 from engine.unclip import Painter, load_decoder, load_prior
 from engine.unclip.checkpoints import read_checkpoint
@@ -51,6 +51,8 @@ BASE: dict[str, Any] = {
     "self_attn": [False, True, True, True], "memory_efficient": True,
 }  # fmt: skip
 PROMPT = "a cat on a red background"
+PREVIEW_EVERY_S = 2.0
+"""As `engine.worker` has it."""
 Pair = tuple[str, Callable[[], object], Callable[[], object]]
 """What is compared, how the peer does it, and how we do."""
 
@@ -191,6 +193,29 @@ def people(count: int) -> Iterator[Pair]:
     yield f"bundled model, 8 people at once, {count} picture{'s' * (count > 1)} each: together against in turn", in_turn, together
 
 
+def previews() -> Iterator[Pair]:
+    """A grid of four while somebody watches it grow, as often as the bot shows it, and while nobody does."""
+    loaded = Painter.from_config(MODEL / "picturebook.json", device="cpu", dtype="float32")
+    request = Request(PROMPT, seed=0, count=4)
+
+    def watched() -> object:
+        shown = time.perf_counter()
+
+        def report(progress: Progress) -> None:
+            nonlocal shown
+            if progress.preview is not None and time.perf_counter() - shown >= PREVIEW_EVERY_S:
+                progress.preview()
+                shown = time.perf_counter()
+
+        return Painter(loaded.parts).paint(request, report)
+
+    yield (
+        f"bundled model, grid of 4, a preview every {PREVIEW_EVERY_S:g} s against none",
+        watched,
+        lambda: Painter(loaded.parts).paint(request, no_report),
+    )
+
+
 def seconds(work: Callable[[], object]) -> float:
     """Time a piece of work."""
     started = time.perf_counter()
@@ -234,7 +259,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=["bundled", "defaults", "start", "prior", "base", "people", []], default=[])
+    parser.add_argument("parts", nargs="*", choices=["bundled", "defaults", "start", "previews", "prior", "base", "people", []], default=[])
     parser.add_argument("--first", choices=["theirs", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -250,6 +275,7 @@ def main() -> None:
             "bundled": bundled,
             "defaults": lambda: bundled(250),
             "start": start,
+            "previews": previews,
             "prior": lambda: random_prior(Path(folder)),
             "people": lambda: (pair for count in (1, 4) for pair in people(count)),
             "base": lambda: random_base(Path(folder)),
