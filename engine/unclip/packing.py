@@ -39,6 +39,4 @@ def pack(network: nn.Module, least: int = 0) -> None:
     """Pack the projections of a network that is where it stays and is no longer trained: those on a CPU, of at least so many weights."""
     for module in network.modules():
         if isinstance(module, Linear) and module.weight.device.type == "cpu" and module.weight.numel() >= least:
-            # A CPU is slow with float16 however its weights lie.
-            if module.weight.dtype is not torch.float16:
-                module.pack()
+            module.pack()

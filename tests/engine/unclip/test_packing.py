@@ -45,7 +45,9 @@ def test_any_number_of_rows_is_multiplied(shape: tuple[int, int]) -> None:
     assert torch.allclose(linear(x.transpose(0, 1)), exact.transpose(0, 1), atol=1e-5)
 
 
-def test_half_precision_stays_as_it_is() -> None:
-    linear = Linear(8, 8).half()
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_packed_where_torch_can(dtype: torch.dtype) -> None:
+    linear, x = Linear(8, 8).to(dtype).requires_grad_(False), torch.randn(2, 1, 8).to(dtype)
+    exact = linear(x)
     pack(linear)
-    assert linear.packed is None and linear.weight.dtype is torch.float16
+    assert hasattr(linear, "weight") == (linear.packed is None) and torch.allclose(linear(x), exact, atol=0.02)
