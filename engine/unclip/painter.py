@@ -561,11 +561,11 @@ class Painter:
         return replace(walkable(self.parts.prior, own, how.prior_steps, how.prior_guidance, how), candidates=how.draws(own.candidates))
 
     def prior_steps(self, batch: Sequence[Sample], how: Options) -> int:
-        """Count the prior's steps for a batch, over all candidates."""
+        """Count the prior's steps for a batch."""
         if self.parts.prior is None or not any(sample.to_dream for sample in batch):
             return 0
         setting = self.prior_setting(how)
-        return len(self.parts.prior.plan(setting.steps, setting.solver)[0]) * setting.candidates
+        return len(self.parts.prior.plan(setting.steps, setting.solver)[0])
 
     def unet_steps(self, batch: Sequence[Sample], commission: Commission) -> int:
         """Count the unets' steps for a batch, to noise and from there."""
@@ -629,27 +629,22 @@ class Painter:
         return torch.stack([embed for key in keys if (embed := found[key]) is not None])
 
     def draw_embeds(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: Counter) -> Course[Tensor]:
-        """Let the prior draw for samples, (B, D) float of unit length."""
+        """Let the prior draw for samples, (B, D) float of unit length: all candidates beside each other, for a step of many takes little longer."""
         prior, setting = self.parts.prior, self.prior_setting(how)
         assert prior is not None
-        seeds = [sample.prior_seed for sample in batch]
+        draws = setting.candidates
+        streams = [candidate and FIRST_CANDIDATE_STREAM + candidate for candidate in range(draws) for _ in batch]
         steps, rule = prior.plan(setting.steps, setting.solver)
-        best: Tensor | None = None
-        nearest = torch.full((len(batch),), -torch.inf, device=text.embed.device)
         with self.parts.lodging.visit(prior.net):
-            brief = prior.brief(text, setting.guidance, steps)
-        for candidate in range(setting.candidates):
-            stream = candidate and FIRST_CANDIDATE_STREAM + candidate
-            draw = noise_from_seeds(seeds, tuple(text.embed.shape[1:]), text.embed.device, stream)
-            on_step = partial(count.step, "prior")
-            walk = Walk(brief, prior.start(draw()), steps, rule, draw, predicts=prior.predicts, settle=prior.settle, on_step=on_step)
-            yield Leg(prior.net, prior.ask, walk)
-            embed = prior.finish(walk.sample) / prior.scale
-            near = F.cosine_similarity(embed, text.embed.float())
-            best = embed if best is None else torch.where((near > nearest)[:, None], embed, best)
-            nearest = torch.maximum(near, nearest)
-        assert best is not None
-        return best
+            brief = prior.brief(text, setting.guidance, steps).repeated(draws)
+        seeds = [sample.prior_seed for sample in batch] * draws
+        draw = noise_from_seeds(seeds, tuple(text.embed.shape[1:]), text.embed.device, streams)
+        on_step = partial(count.step, "prior")
+        walk = Walk(brief, prior.start(draw()), steps, rule, draw, predicts=prior.predicts, settle=prior.settle, on_step=on_step)
+        yield Leg(prior.net, prior.ask, walk)
+        embeds = (prior.finish(walk.sample) / prior.scale).unflatten(0, (draws, len(batch)))
+        nearest = F.cosine_similarity(embeds, text.embed.float(), dim=-1).argmax(0)
+        return embeds[nearest, torch.arange(len(batch), device=nearest.device)]
 
     def decode(self, batch: Sequence[Sample], embeds: Tensor, commission: Commission, count: Counter) -> Course[Tensor]:
         """Walk down the cascade: (B, C, H, W) float, pictures in [-1, 1] but for the last step's overshoot."""

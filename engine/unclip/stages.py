@@ -7,7 +7,7 @@ Dimensions: B batch, C channels, H = W = side of a stage in pixels, D embedding 
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -244,6 +244,14 @@ class PriorBrief:
     def rows(self) -> int:
         """How many the network works on."""
         return self.count * (1 if self.null is None else 2)
+
+    def repeated(self, times: int) -> "PriorBrief":
+        """Tell others as many times over the same: all samples, and all of them again behind."""
+        if times == 1:
+            return self
+        rows = torch.arange(self.count, device=self.condition.mask.device).repeat(times)
+        null = None if self.null is None else self.null.of(rows)
+        return replace(self, count=self.count * times, condition=self.condition.of(rows), null=null)
 
 
 @dataclass(frozen=True, slots=True)
