@@ -25,7 +25,7 @@ ALWAYS = (0.0, 1.0)
 """The interval of guidance that leaves no time out."""
 RESAMPLES_LIMIT = 20
 """Times that a step is taken when a part of a picture is repainted."""
-EDIT_STRENGTH = 0.3
+EDIT_STRENGTH = 0.5
 EXPLORE_STEP = 0.4
 
 

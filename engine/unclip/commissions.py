@@ -6,7 +6,7 @@ Dimensions: B batch, N several, C = 3 channels, D embedding width, H = W = S sid
 import io
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,11 +78,12 @@ class Embedded:
 class Mixture:
     """An embedding that is made of several: `parts` are embeddings, (D,) of unit length, and prompts, whose embeddings the prior draws.
 
-    `join` makes one, (D,), of all of them, (N, D).
+    `join` makes one, (D,), of all of them, (N, D). Where a prompt is drawn several times, with the seeds that follow, it is the mean of its draws.
     """
 
     parts: tuple[Tensor | str, ...]
     join: Callable[[Tensor], Tensor]
+    draws: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +122,12 @@ class Sample:
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def to_dream(self) -> list[str]:
-        """The prompts whose embeddings the prior is to draw."""
-        if isinstance(self.embed, Mixture):
-            return [part for part in self.embed.parts if isinstance(part, str)]
-        return [self.prompt] if self.embed is None else []
+    def dreams(self) -> list["Sample"]:
+        """What the prior is to draw for it: of each prompt the embedding, or several one after the other."""
+        if not isinstance(self.embed, Mixture):
+            return [self] if self.embed is None else []
+        prompts, seeds = [part for part in self.embed.parts if isinstance(part, str)], [self.prior_seed + draw for draw in range(self.embed.draws)]
+        return [replace(self, prompt=prompt, prior_seed=seed % SEED_LIMIT, embed=None) for prompt in prompts for seed in seeds]
 
 
 @dataclass(frozen=True, slots=True)

@@ -356,7 +356,7 @@ class Painter:
     ) -> list[Painted]:
         """Change what `before` says of a picture into what `after` says; the rest of it stays, more or less. The result has the picture's size.
 
-        `strength`, above 0 and up to 1, is how far its meaning is turned towards the difference between the two texts.
+        `strength`, from 0 to 1, is how far its meaning goes: 0.5 is as far as the prior says that the two texts are from each other.
 
         Raises:
             InvalidRequest: the picture, a text or an option is not what it must be, or this model has no CLIP or no decoder.
@@ -520,7 +520,7 @@ class Painter:
 
     def embeds_of(self, batch: Sequence[Sample], how: Options, count: Counter) -> Course[Tensor]:
         """Return what samples are to show, (B, D): what is given of it, what the prior draws, and what is made of several."""
-        dreams = [replace(sample, prompt=prompt, embed=None) for sample in batch for prompt in sample.to_dream]
+        dreams = [dream for sample in batch for dream in sample.dreams]
         drawn: list[Tensor] = []
         if dreams:
             drawn += yield from self.imagine(dreams, self.read([dream.prompt for dream in dreams]), how, count)
@@ -529,9 +529,9 @@ class Painter:
             match sample.embed:
                 case None:
                     embeds.append(drawn.pop(0))
-                case Mixture(parts, join):
-                    own = torch.stack([drawn.pop(0) if isinstance(part, str) else part for part in parts])
-                    embeds.append(join(F.normalize(own.float(), dim=-1)))
+                case Mixture(parts, join, draws):
+                    own = [torch.stack([drawn.pop(0) for _ in range(draws)]).mean(0) if isinstance(part, str) else part for part in parts]
+                    embeds.append(join(F.normalize(torch.stack(own).float(), dim=-1)))
                 case embed:
                     embeds.append(embed)
         return torch.stack(embeds).to(self.parts.lodging.device)
@@ -562,7 +562,7 @@ class Painter:
 
     def prior_steps(self, batch: Sequence[Sample], how: Options) -> int:
         """Count the prior's steps for a batch."""
-        if self.parts.prior is None or not any(sample.to_dream for sample in batch):
+        if self.parts.prior is None or not any(sample.dreams for sample in batch):
             return 0
         setting = self.prior_setting(how)
         return len(self.parts.prior.plan(setting.steps, setting.solver)[0])
@@ -725,7 +725,7 @@ class Painter:
         facts |= {name: [getattr(one, name) for one in settings] for name in ("steps", "guidance", "solver")}
         if how.interval != ALWAYS:
             facts["guidance_interval"] = list(how.interval)
-        if sample.to_dream:
+        if sample.dreams:
             prior = self.prior_setting(how)
             facts |= {"prior_seed": sample.prior_seed, "candidates": prior.candidates}
             facts |= {f"prior_{name}": getattr(prior, name) for name in ("steps", "guidance", "solver")}

@@ -137,7 +137,7 @@ class Benchmark:
 
     def edit(self) -> None:
         """One object into another."""
-        for strength in sorted({0.3, 0.4, EDIT_STRENGTH, 0.6}):
+        for strength in sorted({0.3, EDIT_STRENGTH, 0.75}):
             commissions = [
                 operations.edit(self.painter, encode(case.picture), case.name(0), case.name(1), strength, Framing.CROP, self.how(index))
                 for index, case in enumerate(self.cases)

@@ -139,11 +139,12 @@ def test_no_prompt_breaks_the_painter(painter: Painter, prompt: str) -> None:
     assert len(painter.paint(Request(prompt, seed=1, count=1, steps=1), silent).pictures) == 1
 
 
-def test_bfloat16_paints_nearly_the_same(painter: Painter, foxes: Painting) -> None:
+def test_bfloat16_paints_nearly_the_same(painter: Painter) -> None:
+    # Most CPUs take ten times as long in it.
+    request = Request("a fox on a blue background", seed=7, count=1, steps=8, candidates=1, prior_steps=12)
     half = Painter.from_config(FOLDER / "picturebook.json", device="cpu", dtype="bfloat16")
-    painting = half.paint(Request("a fox on a blue background", seed=7, count=3, steps=8, candidates=1, prior_steps=12), silent)
-    for mine, exact in zip(painting.pictures, foxes.pictures, strict=True):
-        assert np.abs(pixels(mine.png) - pixels(exact.png)).mean() < 12
+    [mine], [exact] = (one.paint(request, silent).pictures for one in (half, painter))
+    assert np.abs(pixels(mine.png) - pixels(exact.png)).mean() < 12
 
 
 @pytest.fixture
