@@ -1,4 +1,4 @@
-"""Ours beside the library, in one run: python -m tests.benchmarks.speed [PART …] [--repeats 5] [--json FILE] [--plot FILE]
+"""Ours beside the library, in one run: python -m tests.benchmarks.speed [PART …] [--repeats 5] [--format F] [--json FILE] [--plot FILE]
 
 `bundled`, `prior` and `base` are equal work; `defaults` is our usual steps against 250 of each unet; `start` is everything from the start of a
 process to its first picture, with the peak of its memory; `previews` is what it costs that somebody watches.
@@ -130,13 +130,13 @@ def first(who: str) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
 
 
-def random_prior(folder: Path) -> Iterator[Pair]:
+def random_prior(folder: Path, form: str) -> Iterator[Pair]:
     """LAION's prior, with random weights: 64 steps for two candidates."""
     prior = DiffusionPriorConfig(**PRIOR).create().eval()
     torch.save({"model": prior.state_dict(), "version": "1.15.6", "config": {"prior": PRIOR}}, folder / "prior.pth")
     embed = F.normalize(torch.randn(2, 768), dim=-1)
     encodings = torch.randn(2, 77, 768)
-    stage, text = load_prior(folder / "prior.pth"), TextCondition(embed, encodings)
+    stage, text = load_prior(folder / "prior.pth", dtype=getattr(torch, form)), TextCondition(embed, encodings)
     pack(stage.net, PACKED_WEIGHTS)
     for guidance in (1.0, 2.0):
 
@@ -149,22 +149,22 @@ def random_prior(folder: Path) -> Iterator[Pair]:
             plan, _ = stage.plan(64, Solver.DDIM)
             return walked(stage, stage.brief(text, guidance, plan), (768,), 64, 2, Solver.DDIM)
 
-        yield f"LAION prior 12/12, 64 steps, 2 candidates, guidance {guidance:g}, float32", theirs, ours
+        yield f"LAION prior 12/12, 64 steps, 2 candidates, guidance {guidance:g}, {form}", theirs, ours
 
 
-def random_base(folder: Path, steps: int = 2) -> Iterator[Pair]:
+def random_base(folder: Path, form: str, steps: int = 2) -> Iterator[Pair]:
     """LAION's base unet, with random weights: some guided steps of one picture."""
     config = {"unets": [BASE], "image_sizes": [64], "timesteps": 1000, "learned_variance": False, "sample_timesteps": [steps]}
     decoder = DecoderConfig(**config).create().eval()
     torch.save({"model": decoder.state_dict(), "version": "1.15.6", "config": {"decoder": config}}, folder / "base.pth")
-    [stage] = load_decoder(folder / "base.pth").stages
+    [stage] = load_decoder(folder / "base.pth", dtype=getattr(torch, form)).stages
     embed = F.normalize(torch.randn(1, 768), dim=-1)
 
     def ours() -> object:
         plan, _ = stage.plan(steps, Solver.DDIM)
         return walked(stage, stage.brief(embed, None, 2.0, {}, plan), (3, 64, 64), steps, 1, Solver.DDIM)
 
-    yield f"LAION base unet, 1 picture, guidance 2, {steps} steps, float32", lambda: decoder.sample(image_embed=embed, cond_scale=2.0), ours
+    yield f"LAION base unet, 1 picture, guidance 2, {steps} steps, {form}", lambda: decoder.sample(image_embed=embed, cond_scale=2.0), ours
 
 
 def people(count: int) -> Iterator[Pair]:
@@ -269,6 +269,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=["bundled", "defaults", "start", "previews", "prior", "base", "people", []], default=[])
     parser.add_argument("--first", choices=["theirs", "ours"], help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--format", choices=["float32", "bfloat16"], default="float32", help="of ours in `prior` and `base` (default float32)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()
@@ -283,9 +284,9 @@ def main() -> None:
             "defaults": lambda: bundled(250),
             "start": start,
             "previews": previews,
-            "prior": lambda: random_prior(Path(folder)),
+            "prior": lambda: random_prior(Path(folder), options.format),
             "people": lambda: (pair for count in (1, 4) for pair in people(count)),
-            "base": lambda: random_base(Path(folder)),
+            "base": lambda: random_base(Path(folder), options.format),
         }
         for name, work in works.items():
             for pair in work() if name in options.parts or not options.parts else ():
