@@ -124,7 +124,9 @@ async def test_several_prompts_become_a_request_each_and_their_pictures_are_seen
             ("a red cat", 2, 7, "fast"),
         ]
         await expect(page.locator(".picture img")).to_have_count(4)
-        await page.wait_for_function("[...document.querySelectorAll('.picture img')].every((image) => image.complete && image.naturalWidth === 8)")
+        # Pictures are fetched after they are in the page.
+        widths = "Promise.all([...document.querySelectorAll('.picture img')].map((image) => image.decode().then(() => image.naturalWidth)))"
+        assert await page.evaluate(widths) == [8] * 4
         await expect(cards.nth(0).locator(".facts")).to_contain_text("seed 7")
         await page.reload()
         await expect(cards.locator("h3")).to_have_text(["a red cat", "a cat"])
