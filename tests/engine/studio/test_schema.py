@@ -24,7 +24,7 @@ async def test_schemathesis_finds_nothing(start: Open, painter: ScriptedPainter,
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("schemathesis")),
             *("--config-file", str(tmp_path / "schemathesis.toml"), "run", f"{house.address}openapi.json"),
-            *("--header", f"Authorization: Bearer {ANN}", "--seed", "1", "--max-examples", "5", "--max-failures", "5", "--no-color"),
+            *("--header", f"Authorization: Bearer {ANN}", "--seed", "1", "--max-examples", "8", "--max-failures", "5", "--no-color"),
             cwd=tmp_path,
             stdout=PIPE,
             stderr=STDOUT,
