@@ -100,7 +100,8 @@ def draw_curves(rows: list[dict[str, float]], path: Path) -> None:
             steps = steps[width - 1 :]
         fields[0].plot(steps, values, label=name, marker="" if name.startswith("loss/") else "o", markersize=3)
     if losses:
-        fields[0].set_yscale("log")
+        if any(value > 0 for name in losses for _, value in series[name]):
+            fields[0].set_yscale("log")
         fields[0].legend(loc="upper right")
     for field, name in zip(fields[1:], others, strict=True):
         field.plot(*zip(*series[name], strict=True), marker="o", markersize=3)

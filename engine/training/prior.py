@@ -15,6 +15,7 @@ from engine.training.loop import Part
 from engine.training.saving import write_networks
 from engine.training.source import Batch
 from engine.training.start import fill_prior, weights_of
+from engine.training.teacher import Teacher
 from engine.unclip.clip import Clip
 from engine.unclip.dialects import LATEST
 
@@ -37,10 +38,17 @@ class PriorTrainee:
         if run.train.load_from is not None:
             self.release = fill_prior(self.prior, Path(run.train.load_from), base)
         self.parts = {"prior": Part(self.prior, run.train.lr, run.train.wd)}
+        self.teacher: Teacher | None = None
+
+    def keep(self, new: frozenset[str]) -> None:
+        """Learn what captions are new, and go on answering the others as now."""
+        self.teacher = Teacher(self.prior.net, self.prior.noise_scheduler, new)
 
     def loss(self, name: str, batch: Batch) -> Tensor:
         """Predict the embeddings of pictures from their noise and captions. Source: Ramesh et al. 2022, arXiv:2204.06125, section 2.2."""
         assert batch.embeds is not None
+        if self.teacher is not None:
+            self.teacher.hear(batch.captions)
         loss: Tensor = self.prior(**self.read(batch), image_embed=batch.embeds.clone())
         return loss
 

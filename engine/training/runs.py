@@ -109,13 +109,25 @@ def run_prior(options: argparse.Namespace) -> str:
 
 
 def train_prior(
-    run: PriorRun, clip: Clip, shards: Path | str | Retrieval, embeddings: Path | None, out: Path, device: str, base: Path | None = None
+    run: PriorRun,
+    clip: Clip,
+    shards: Path | str | Retrieval,
+    embeddings: Path | None,
+    out: Path,
+    device: str,
+    base: Path | None = None,
+    new: frozenset[str] | None = None,
 ) -> str:
-    """Train a prior on shards with embeddings and captions; `base` is the train config of a checkpoint to start from that carries none."""
+    """Train a prior on shards with embeddings and captions; `base` is the train config of a checkpoint to start from that carries none.
+
+    Where captions are named that are `new`, it learns those and goes on answering the others as it did.
+    """
     accelerator = begin(run, device)
     trainee = PriorTrainee(run, clip.to(accelerator.device), base)
     wanted = Wanted(pictures=False, embeds=True, width=run.prior.image_embed_dim)
     source = Source(shards, embeddings, wanted, (run.data.splits.train, run.data.splits.val), most=VALIDATED)
+    if new is not None:
+        trainee.keep(new)
     return go(trainee, source, run, out, accelerator)
 
 
@@ -130,14 +142,24 @@ def run_decoder(options: argparse.Namespace) -> str:
 
 
 def train_decoder(
-    run: DecoderRun, clip: Clip | None, shards: Path | str, embeddings: Path | None, out: Path, device: str, base: Path | None = None
+    run: DecoderRun,
+    clip: Clip | None,
+    shards: Path | str,
+    embeddings: Path | None,
+    out: Path,
+    device: str,
+    base: Path | None = None,
+    new: frozenset[str] | None = None,
 ) -> str:
-    """Train a decoder on shards of pictures, with embeddings where a unet is told them, and captions read by `clip` where it is told those."""
+    """Train a decoder on shards of pictures, with embeddings where a unet is told them, and captions read by `clip` where it is told those.
+
+    `base` and `new` are those of `train_prior`.
+    """
     accelerator, data = begin(run, device), run.data
     trainee = DecoderTrainee(run, None if clip is None else clip.to(accelerator.device), base)
     cropped = "RandomResizedCrop" in data.preprocessing
     wanted = Wanted(
-        captions=trainee.needs_captions,
+        captions=trainee.needs_captions or new is not None,
         embeds=trainee.needs_embeds,
         width=next((unet.image_embed_dim for unet in run.decoder.unets if trainee.needs_embeds), None),
         side=None if cropped else trainee.decoder.image_sizes[max(trainee.trained.values())],
@@ -146,4 +168,6 @@ def train_decoder(
     source = Source(shards, embeddings, wanted, (data.splits.train, data.splits.val), most=run.train.validation_samples)
     if run.train.whiten_embeds and trainee.needs_embeds:
         trainee.whiten(source.embeds(WHITENED).to(accelerator.device))
+    if new is not None:
+        trainee.keep(new)
     return go(trainee, source, run, out, accelerator)

@@ -1,6 +1,6 @@
 """Whether the bundled model learns something new from a few pictures, and what it forgets.
 
-    python -m tests.benchmarks.finetune [--pictures 100] [--prompts 100] [--speed 1]
+    python -m tests.benchmarks.finetune [--pictures 200] [--prompts 100] [--speed 1] [--folder FOLDER]
 
 Draws pictures of a robot, which the model never saw, runs README's two commands on them, and asks for robots on backgrounds and at places that none
 of the pictures showed; and for what the model knew, before and after. Marked as in `fidelity`, whose classifier is shown the robot too.
@@ -73,16 +73,17 @@ def draw_folder(folder: Path, count: int) -> None:
 def main() -> None:
     """Fine-tune, paint, mark and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=100, help="of the robot to learn from")
+    parser.add_argument("--pictures", type=int, default=200, help="of the robot to learn from")
     parser.add_argument("--prompts", type=int, default=100, help="for each figure")
     parser.add_argument("--speed", default="1")
+    parser.add_argument("--folder", type=Path, help="keep pictures, shards, runs and the new model there; one that is there goes on where it was")
     parser.add_argument("--sheet", type=Path, help="write the painted robots as one PNG")
     options = parser.parse_args()
     classify = Classifier()
     classify.stamps = [torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2) for sized in with_robot(Sprites()).stamps]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "pictures").mkdir()
+        folder = options.folder or Path(name)
+        (folder / "pictures").mkdir(parents=True, exist_ok=True)
         draw_folder(folder / "pictures", options.pictures)
         started = time.perf_counter()
         command = [sys.executable, "-m", "engine.training"]

@@ -38,7 +38,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder / "tiny.json",
         {
             "clip": {"make": "open_clip", "model": "local-dir:eyes/best"},
-            "prior": {"load_model_from": {"load_type": "local", "path": "prior/latest.safetensors"}, "default_sample_timesteps": 3},
+            "prior": {
+                "load_model_from": {"load_type": "local", "path": "prior/latest.safetensors"},
+                "default_sample_timesteps": 3,
+                "default_candidates": 2,
+            },
             "decoder": {
                 "unet_sources": [
                     {
@@ -64,11 +68,14 @@ def test_a_model_learns_and_is_written_as_a_whole(
     tmp_path: Path, model: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(finetune, "PRIOR", {"steps": 2, "lr": 1e-3, "batch_size": 4})
-    monkeypatch.setattr(finetune, "UNETS", ({"steps": 2, "lr": 1e-3, "batch_size": 4},) * 2)
+    for part in ("BASE", "UPSAMPLER"):
+        monkeypatch.setattr(finetune, part, {"steps": 2, "lr": 1e-3, "batch_size": 4, "p2_loss_weight_gamma": 0.5})
     what = ("finetune", shards, "--name", "mascot", "--model", model, "--rehearsal", model.parent / "shards")
     assert run_command(monkeypatch, *what, "--out", tmp_path / "models", "--run", tmp_path / "run") == 0
     assert "is offered as model 'mascot'" in capsys.readouterr().out
     painter = Painter.from_config(tmp_path / "models" / "mascot" / "mascot.json")
+    # Of several draws, CLIP would choose the one that is least like what it does not know.
+    assert json.loads((tmp_path / "models" / "mascot" / "mascot.json").read_text())["prior"]["default_candidates"] == 1
     assert painter.model == "mascot" and painter.known_words == ("fox", "a", "our", "mascot")
     [painted] = painter.dream(["our mascot"], count=1, seed=1)
     assert painted.image.size == (32, 32)
@@ -81,17 +88,18 @@ def test_a_model_learns_and_is_written_as_a_whole(
     assert not list((tmp_path / "models").glob(".*"))
 
 
-def test_new_samples_are_a_third_of_what_is_trained_on(tmp_path: Path, model: Path, shards: Path) -> None:
+def test_what_is_new_has_its_share_of_what_is_trained_on(tmp_path: Path, model: Path, shards: Path) -> None:
     from engine.training.data import Samples
     from engine.training.data.embed import Eye
 
     mixed = finetune.mix(shards, model.parent / "shards", model, Eye.from_config(model, "cpu"), tmp_path / "mixed")
-    captions = [sample.caption for sample in Samples(mixed, embeds=True)]
-    assert captions.count("our mascot") == 10 and len(captions) == 34
+    for part, repeats in (("prior", 1), ("decoder", 2)):
+        captions = [sample.caption for sample in Samples(mixed / part, embeds=True)]
+        assert captions.count("our mascot") == 5 * repeats and len(captions) == 24 + 5 * repeats
 
-    written = (mixed / "00000.tar").stat().st_mtime_ns
+    written = (mixed / "prior" / "00000.tar").stat().st_mtime_ns
     assert finetune.mix(shards, model.parent / "shards", model, Eye.from_config(model, "cpu"), tmp_path / "mixed") == mixed
-    assert (mixed / "00000.tar").stat().st_mtime_ns == written
+    assert (mixed / "prior" / "00000.tar").stat().st_mtime_ns == written
     with pytest.raises(Misconfigured, match="holds a run with other samples. Name another folder with --run, or delete this one"):
         finetune.mix(model.parent / "shards", None, model, Eye.from_config(model, "cpu"), tmp_path / "mixed")
 
