@@ -62,12 +62,12 @@ class DecoderTrainee:
         self.asked = {name: torch.compile(part.module) if run.train.compile else part.module for name, part in self.parts.items()}
         """What is asked in training: the unets themselves, or what is faster and shares their weights."""
         self.whitening: Whitening | None = None
-        self.teachers: list[Teacher] = []
+        self.teachers: dict[str, Teacher] = {}
 
     def keep(self, new: frozenset[str]) -> None:
         """Learn what captions are new, and go on painting the others as now."""
         unets, schedulers = self.decoder.unets, self.decoder.noise_schedulers
-        self.teachers = [Teacher(unets[index], schedulers[index], new) for index in self.trained.values()]
+        self.teachers = {name: Teacher(unets[index], schedulers[index], new) for name, index in self.trained.items()}
 
     def whiten(self, embeds: Tensor) -> None:
         """Learn from embeddings in the coordinates that suit these, (N, D)."""
@@ -99,8 +99,8 @@ class DecoderTrainee:
         index, decoder = self.trained[name], self.decoder
         unet, side, scheduler = decoder.unets[index], decoder.image_sizes[index], decoder.noise_schedulers[index]
         assert batch.pictures is not None
-        for teacher in self.teachers:
-            teacher.hear(batch.captions)
+        if name in self.teachers:
+            self.teachers[name].hear(batch.captions)
         embeds = batch.embeds if self.whitening is None or batch.embeds is None else self.whitening(batch.embeds)
         pictures = shrunk(batch.pictures, side)
         lowres, levels = (None, None) if index == 0 else self.smaller(index, batch.pictures)

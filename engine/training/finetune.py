@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ REHEARSED = 6000
 REHEARSAL_SEED = 2
 SHARD_SIZE = 1200
 PRIOR = {"steps": 160, "lr": 1e-3, "batch_size": 128}
-"""Few, or it learns the new captions by heart: of a hundred pictures with others, fewer were right after twice as many steps."""
+"""Few, or it learns the new captions by heart: after twice as many steps, fewer of other captions were right."""
 BASE = {"steps": 200, "lr": 1.5e-3, "batch_size": 64, "p2_loss_weight_gamma": 0.5}
 UPSAMPLER = {"steps": 60, "lr": 1.5e-3, "batch_size": 32, "p2_loss_weight_gamma": 0.0}
 """Every one of them."""
@@ -82,8 +82,12 @@ def run(options: argparse.Namespace) -> str:
     source = only_source(config, options.model)
     eye = Eye.from_config(options.model, options.device)
     check_shards(options.shards, eye)
-    new = frozenset(files["txt"].decode() for files in files_of(options.shards))
-    mixed = mix(options.shards, options.rehearsal, options.model, eye, folder / "shards")
+    samples = list(files_of(options.shards))
+    if not samples:
+        raise Misconfigured(f"{options.shards} holds no sample with picture, caption and embedding. Make it with `python -m engine.training data`.")
+    captions = [files["txt"].decode() for files in samples]
+    new = frozenset(captions)
+    mixed = mix(samples, options.rehearsal, options.model, eye, folder / "shards")
 
     def steps(settings: dict[str, Any]) -> dict[str, Any]:
         count = max(round(settings["steps"] / options.speed), 1)
@@ -135,7 +139,7 @@ def run(options: argparse.Namespace) -> str:
         log.info("unet %d of %d learns how it is painted", index + 1, count)
         runs.train_decoder(decoder, eye.clip, mixed / "decoder", None, folder / f"unet{index + 1}", options.device, decoder_path, new)
         weights = folder / f"unet{index + 1}" / "latest.safetensors"
-    path = write_model(options, config, folder, weights, decoder_config, prior_config)
+    path = write_model(options, config, folder, weights, decoder_config, prior_config, captions)
     return f"{path} is offered as model '{options.name}' where more_models names {options.out}"
 
 
@@ -186,21 +190,19 @@ def check_shards(shards: Path, eye: Eye) -> None:
         )
 
 
-def mix(shards: Path, rehearsal: Path | None, model: Path, eye: Eye, folder: Path) -> Path:
+def mix(new: list[dict[str, bytes]], rehearsal: Path | None, model: Path, eye: Eye, folder: Path) -> Path:
     """Write new samples, each as often as it takes, among old ones: a folder of shards for the prior and one for the decoder.
 
     Raises:
-        Misconfigured: there is no new sample, or the folder holds a mixture of others.
+        Misconfigured: the folder holds a mixture of others.
     """
-    done, new = folder / "done", list(files_of(shards))
+    done = folder / "done"
     made_of = digest([str(rehearsal), *(hashlib.sha256(data).hexdigest() for files in new for data in files.values())])
     if done.exists():
         if done.read_text() != made_of:
             raise Misconfigured(f"{folder.parent} holds a run with other samples. Name another folder with --run, or delete this one.")
         return folder
     shutil.rmtree(folder, ignore_errors=True)
-    if not new:
-        raise Misconfigured(f"{shards} holds no sample with picture, caption and embedding. Make it with `python -m engine.training data`.")
     old: list[dict[str, bytes]] = []
     if rehearsal is not None:
         old = [files for files, _ in zip(files_of(rehearsal), range(REHEARSED), strict=False)]
@@ -245,6 +247,7 @@ def write_model(
     weights: Path,
     decoder_config: dict[str, Any],
     prior_config: dict[str, Any],
+    captions: Sequence[str],
 ) -> Path:
     """Write a model config with everything that it needs beside it, in one go."""
     place, part = options.out / options.name, options.out / f".{options.name}.part"
@@ -267,7 +270,7 @@ def write_model(
         content["clip"]["model"] = f"{LOCAL_CLIP}clip"
     if config.vocabulary is not None:
         known = fetch(config.vocabulary, options.model.parent).read_text(encoding="utf-8").split()
-        learnt = words_of(" ".join(files["txt"].decode() for files in files_of(options.shards)))
+        learnt = words_of(" ".join(captions))
         (part / "words.txt").write_text("\n".join(dict.fromkeys([*known, *learnt])) + "\n", encoding="utf-8")
         content["vocabulary"] = {"load_type": "local", "path": "words.txt"}
     (part / f"{options.name}.json").write_text(json.dumps(content, indent=2))

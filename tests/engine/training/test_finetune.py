@@ -92,16 +92,17 @@ def test_what_is_new_has_its_share_of_what_is_trained_on(tmp_path: Path, model: 
     from engine.training.data import Samples
     from engine.training.data.embed import Eye
 
-    mixed = finetune.mix(shards, model.parent / "shards", model, Eye.from_config(model, "cpu"), tmp_path / "mixed")
+    samples, others = (list(finetune.files_of(folder)) for folder in (shards, model.parent / "shards"))
+    mixed = finetune.mix(samples, model.parent / "shards", model, Eye.from_config(model, "cpu"), tmp_path / "mixed")
     for part, repeats in (("prior", 1), ("decoder", 2)):
         captions = [sample.caption for sample in Samples(mixed / part, embeds=True)]
         assert captions.count("our mascot") == 5 * repeats and len(captions) == 24 + 5 * repeats
 
     written = (mixed / "prior" / "00000.tar").stat().st_mtime_ns
-    assert finetune.mix(shards, model.parent / "shards", model, Eye.from_config(model, "cpu"), tmp_path / "mixed") == mixed
+    assert finetune.mix(samples, model.parent / "shards", model, Eye.from_config(model, "cpu"), tmp_path / "mixed") == mixed
     assert (mixed / "prior" / "00000.tar").stat().st_mtime_ns == written
     with pytest.raises(Misconfigured, match="holds a run with other samples. Name another folder with --run, or delete this one"):
-        finetune.mix(model.parent / "shards", None, model, Eye.from_config(model, "cpu"), tmp_path / "mixed")
+        finetune.mix(others, None, model, Eye.from_config(model, "cpu"), tmp_path / "mixed")
 
 
 def test_what_cannot_be_learnt_is_one_sentence(

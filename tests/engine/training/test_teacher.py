@@ -63,11 +63,11 @@ def test_what_is_new_is_learnt_from_its_pictures_and_each_sample_counts_alike(tr
 
 
 def test_the_teacher_is_neither_trained_nor_written(trainee: DecoderTrainee) -> None:
-    before = {key: value.clone() for key, value in trainee.teachers[0].net.state_dict().items()}
+    before = {key: value.clone() for key, value in trainee.teachers["unet 1"].net.state_dict().items()}
     optimizer = torch.optim.SGD(trainee.parts["unet 1"].module.parameters(), lr=0.1)
     loss(trainee, "unet 1", a_batch("our mascot", "a fox")).backward()
     optimizer.step()
-    assert all(torch.equal(value, before[key]) for key, value in trainee.teachers[0].net.state_dict().items())
+    assert all(torch.equal(value, before[key]) for key, value in trainee.teachers["unet 1"].net.state_dict().items())
     assert any(not torch.equal(value, before[key]) for key, value in trainee.parts["unet 1"].module.state_dict().items())
     names = {key.removeprefix("unets.0.") for key in trainee.weights if key.startswith("unets.0.")}
     assert names == before.keys()
