@@ -715,8 +715,12 @@ class Painter:
         return noise_from_seeds([sample.seed for sample in batch], (stage.unet.channels, stage.side, stage.side), self.parts.lodging.device, stream)
 
     def text_for(self, prompts: Sequence[str]) -> TextCondition | None:
-        """Read prompts where any unet looks at them."""
-        return self.read(prompts) if self.parts.clip is not None and any(stage.unet.cond_on_text_encodings for stage in self.parts.stages) else None
+        """Read prompts where any unet looks at them; of no prompt there are no tokens, as where texts were dropped in training."""
+        if self.parts.clip is None or not any(stage.unet.cond_on_text_encodings for stage in self.parts.stages):
+            return None
+        text = self.read(prompts)
+        told = torch.tensor([bool(prompt) for prompt in prompts], device=text.encodings.device)
+        return replace(text, encodings=text.encodings * told[:, None, None])
 
     def facts(self, sample: Sample, how: Options, settings: Sequence[Setting]) -> dict[str, Any]:
         """Say how a picture was painted."""

@@ -323,6 +323,14 @@ def test_models_of_any_release_enlarge_pictures(patchwork: Callable[..., Path], 
         painter.dream([CAT])
 
 
+def test_an_unet_that_reads_text_is_told_no_token_of_no_prompt(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where captions were dropped in training: CLIP has tokens of the empty prompt too, which no caption was."""
+    assert painter.text_for([CAT, ""]) is None
+    monkeypatch.setattr(painter.parts.stages[0].unet, "cond_on_text_encodings", True)
+    text = painter.text_for([CAT, ""])
+    assert text is not None and text.encodings[0].any() and not text.encodings[1].any()
+
+
 # --- where weights live ---
 
 
