@@ -77,11 +77,13 @@ class DecoderTraining(Extras, DecoderTrainConfig):
     """The library's, with ours.
 
     `lowres_noise_max`, in (0, 1], is how noisy the smaller picture is at most that an upsampler learns to enlarge; `whiten_embeds` has unets learn
-    from embeddings as much in every direction; `compile` has torch compile them, which takes minutes at the start.
+    from embeddings as much in every direction; `embed_noise`, in lengths of an embedding, is how long the noise of every second one is at most;
+    `compile` has torch compile them, which takes minutes at the start.
     """
 
     lowres_noise_max: float = Field(1.0, gt=0, le=1)
     whiten_embeds: bool = False
+    embed_noise: float = Field(0.0, ge=0)
     compile: bool = False
 
 

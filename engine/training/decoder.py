@@ -101,7 +101,7 @@ class DecoderTrainee:
         assert batch.pictures is not None
         if name in self.teachers:
             self.teachers[name].hear(batch.captions)
-        embeds = batch.embeds if self.whitening is None or batch.embeds is None else self.whitening(batch.embeds)
+        embeds = None if batch.embeds is None else self.noised(batch.embeds if self.whitening is None else self.whitening(batch.embeds))
         pictures = shrunk(batch.pictures, side)
         lowres, levels = (None, None) if index == 0 else self.smaller(index, batch.pictures)
         if (crop := decoder.random_crop_sizes[index]) is not None:
@@ -124,6 +124,16 @@ class DecoderTrainee:
             learned_variance=decoder.learned_variance[index],
         )
         return loss
+
+    def noised(self, embeds: Tensor) -> Tensor:
+        """Add noise to every second embedding on average, (B, D): a prior's are a little off too, and those of what was never shown together.
+
+        Source: Ho et al. 2021, arXiv:2106.15282, section 4 (conditioning augmentation), there of smaller pictures.
+        """
+        if self.run.train.embed_noise == 0:
+            return embeds
+        levels = self.run.train.embed_noise * (2 * torch.rand(len(embeds), 1, device=embeds.device) - 1).clamp(min=0)
+        return embeds + levels * embeds.norm(dim=-1, keepdim=True) * torch.randn_like(embeds) / embeds.shape[-1] ** 0.5
 
     def smaller(self, index: int, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return what an upsampler is told of the picture: it, at the size of the stage before, enlarged again, blurred and noised as configured."""

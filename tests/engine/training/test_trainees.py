@@ -71,6 +71,16 @@ def test_an_upsampler_is_told_the_smaller_picture_with_as_much_noise_as_asked(tm
     assert int(levels.max()) > 900
 
 
+def test_every_second_embedding_gets_noise_of_any_length_up_to_the_one_asked(tmp_path: Path) -> None:
+    seed_everything(0)
+    embeds = 3 * torch.nn.functional.normalize(torch.randn(2000, 256), dim=1)
+    assert trainee(tmp_path).noised(embeds) is embeds
+    lengths = (trainee(tmp_path, embed_noise=0.8).noised(embeds) - embeds).norm(dim=1) / 3
+    noised = lengths[lengths > 0]
+    assert len(noised) / len(lengths) == pytest.approx(0.5, abs=0.05)
+    assert float(noised.mean()) == pytest.approx(0.4, abs=0.03) and float(noised.max()) == pytest.approx(0.8, abs=0.15)
+
+
 def test_upsamplers_learn_on_crops_that_fit_the_smaller_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = trainee(tmp_path)
     ours.decoder.random_crop_sizes = (None, 16)

@@ -76,9 +76,11 @@ def test_captions_say_what_is_true_in_known_words(seed: int) -> None:
     text = caption(scene, rng)
     said = set(re.findall(r"[a-z]+", text))
     assert said <= set(words()) and "  " not in text and " ," not in text and not re.search(r"\ba [aeiou]", text)
+    first = []
     for thing in scene.things:
         name = NAMES[thing.object]
-        assert any(other in text for other in (name, plural(name), *OBJECTS[name]))
+        first.append(min(match.start() for other in (name, plural(name), *OBJECTS[name]) for match in re.finditer(rf"\b{other}\b", text)))
+    assert first == sorted(first)
     size = SIZE_NAMES[scene.things[0].size]
     assert not said & {word for other, more in SIZE_WORDS.items() for word in (other, *more) if other != size and word}
     for place, told in PLACE_WORDS.items():
