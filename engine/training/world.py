@@ -104,7 +104,7 @@ PAIRS = (
     ("a picture of a {object} next to a {other} on {background}", 2),
     ("a {object} next to a {other}", 2),
 )
-"""Captions and how often each is used, of 20. What is named first stands on the left: a prior that has to guess shows one of them on both sides."""
+"""Captions and how often each is used, of 20. What is named first stands on the left, so that a prior need not guess the order."""
 SYNONYM_SHARE, PLURAL_SHARE, PLACE_SHARE = 0.25, 0.05, 0.85
 """Shares of captions with another word, with a plural, and that say where an object is which is not in the middle."""
 MIDDLE_SHARE = 0.15
