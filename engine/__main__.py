@@ -47,6 +47,7 @@ from engine.jobs import (
     check_range,
 )
 from engine.options import (
+    DRAFTS_LIMIT,
     EDIT_STRENGTH,
     EFFORTS,
     EXPLORE_STEP,
@@ -137,6 +138,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument(
             "--preset", type=Preset, choices=list(Preset), default=Preset.BALANCED, help="how much work a picture is worth (default balanced)"
         )
+        if command is dream:
+            command.add_argument(
+                "--drafts", type=int, help=f"small pictures for CLIP to choose from, for each, 1 to {DRAFTS_LIMIT} (default the model's)"
+            )
         if command not in (draws, embed):
             command.add_argument(
                 "--steps", type=numbers(int), help=f"denoising steps of the base decoder, 1 to {STEPS_LIMIT}, or one number per unet: 64,32"

@@ -23,6 +23,8 @@ from engine.jobs import (
 
 ALWAYS = (0.0, 1.0)
 """The interval of guidance that leaves no time out."""
+DRAFTS_LIMIT = 16
+"""Small pictures that are painted for one that is finished."""
 RESAMPLES_LIMIT = 20
 """Times that a step is taken when a part of a picture is repainted."""
 EDIT_STRENGTH = 0.5
@@ -42,7 +44,7 @@ class Solver(StrEnum):
 class Effort:
     """What a preset comes to where nothing else is asked: steps of every stage, as a share of the model's usual ones, and draws of the prior.
 
-    Of these there are `candidates` at least, and the model's usual ones unless `is_hasty`.
+    Of these there are `candidates` at least, and the model's usual ones unless `is_hasty`, with which there is one draft of a picture only.
     """
 
     share: float
@@ -75,6 +77,7 @@ class Keywords(TypedDict, total=False):
     prior_steps: int | None
     prior_guidance: float | None
     candidates: int | None
+    drafts: int | None
     resamples: int
     solver: Solver | None
     batch: int
@@ -88,8 +91,9 @@ class Options:
     from `seed`, which is random where none is given; the prior draws with the seed of the first picture that it serves, or with `prior_seed`
     for all. `steps` and `guidance` are the base decoder's, or lists with one value, or None, per unet; unets are guided only at the noise times
     between the two shares of `guidance_interval`, 0 clean and 1 noise (Kynkäänniemi et al. 2024, arXiv:2404.07724). `candidates` are drawn per
-    prior sample, and CLIP keeps the nearest to the prompt. `resamples` is how often a step is taken when inpainting; `solver` is that of all stages.
-    At most `batch` pictures are painted at once.
+    prior sample, and CLIP keeps the nearest to the prompt; of each picture of a dream, `drafts` are painted no larger than CLIP looks,
+    each from another candidate, the nearest first, and CLIP keeps the nearest draft (Ramesh et al. 2021, arXiv:2102.12092, section 2.6).
+    `resamples` is how often a step is taken when inpainting; `solver` is that of all stages. At most `batch` pictures are painted at once.
 
     Raises:
         InvalidRequest: a value is outside its range.
@@ -106,6 +110,7 @@ class Options:
     prior_steps: int | None = None
     prior_guidance: float | None = None
     candidates: int | None = None
+    drafts: int | None = None
     resamples: int = 5
     solver: Solver | None = None
     batch: int = COUNT_LIMIT
@@ -116,6 +121,8 @@ class Options:
         check_range("seed", self.seed, 0, SEED_LIMIT - 1)
         if self.candidates is not None:
             check_range("candidates", self.candidates, 1, CANDIDATES_LIMIT)
+        if self.drafts is not None:
+            check_range("drafts", self.drafts, 1, DRAFTS_LIMIT)
         check_range("resamples", self.resamples, 1, RESAMPLES_LIMIT)
         check_range("batch", self.batch, 1, 256)
         if self.prior_seed is not None:
@@ -149,6 +156,12 @@ class Options:
     def draws(self, usual: int) -> int:
         """Return how many candidates the prior draws of a model that usually draws so many."""
         return EFFORTS[self.preset].draws(usual) if self.candidates is None else self.candidates
+
+    def drafted(self, usual: int) -> int:
+        """Return how many drafts are painted of a picture by a model that usually paints so many."""
+        if self.drafts is not None:
+            return self.drafts
+        return 1 if EFFORTS[self.preset].is_hasty else usual
 
     def of_unet(self, number: int) -> tuple[int | None, float | None]:
         """Return the steps and guidance that are asked for unet `number`, counted from 1: a single value is the base decoder's."""

@@ -110,7 +110,8 @@ class Sample:
     """One picture to paint.
 
     `embed` is what it is to show: an embedding, (D,), or what makes one; None has the prior draw that of the prompt. `smaller`, (C, h, w) in
-    [-1, 1], is there where it is to be enlarged, `trace` where another picture is set out from. `facts` are its own ones for the receipt.
+    [-1, 1], is there where it is to be enlarged, `trace` where another picture is set out from. `draft` counts those of one picture, from 0.
+    `facts` are its own ones for the receipt.
     """
 
     prompt: str
@@ -119,6 +120,7 @@ class Sample:
     embed: Tensor | Mixture | None = None
     smaller: Tensor | None = None
     trace: Trace | None = None
+    draft: int = 0
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -146,14 +148,17 @@ class Canvas:
 
 @dataclass(frozen=True, slots=True)
 class Commission:
-    """Samples to paint, from unet `first` on; `canvas` is what they are repainted on, `finish` makes the pictures what was asked for.
+    """Samples to paint, with the unets from `first` to `last`, which None has be the last there is; of each, CLIP chooses among `drafts`.
 
+    `canvas` is what they are repainted on, `finish` makes the pictures what was asked for.
     `facts` are those for the receipt that all samples share.
     """
 
     wanted: Sequence[Sample]
     how: Options
     first: int = 1
+    last: int | None = None
+    drafts: int = 1
     canvas: Canvas | None = None
     finish: Callable[[Image.Image], Image.Image] = lambda image: image
     facts: dict[str, Any] = field(default_factory=dict)
@@ -177,9 +182,9 @@ class Counter:
         for _ in range(steps):
             next(self._done)
 
-    def step(self, stage: str, done: int, x_0: Tensor) -> None:
-        """Report one step of a stage, and the pictures that it predicts, where it predicts any."""
-        self._report(Progress(stage, next(self._done), self._total, None if stage == "prior" else lambda: preview(x_0)))
+    def step(self, stage: str, done: int, x_0: Tensor, shown: int | None = None) -> None:
+        """Report one step of a stage, and the pictures that it predicts, where it predicts any: the first `shown` of them, which None has be all."""
+        self._report(Progress(stage, next(self._done), self._total, None if stage == "prior" else lambda: preview(x_0[:shown])))
 
 
 def samples_of(prompt: str, how: Options) -> list[Sample]:

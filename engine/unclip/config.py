@@ -1,7 +1,8 @@
 """Which files make a model: the JSON of dalle2-laion, read strictly.
 
-Source of the format: LAION-AI/dalle2-laion, `dalle2_laion/config.py`. Three things are new here and optional: `vocabulary`, a file with the
-words that a small model knows, one per line; `default_solver`, beside the default steps; and the model name `local-dir:FOLDER` of open_clip,
+Source of the format: LAION-AI/dalle2-laion, `dalle2_laion/config.py`. Four things are new here and optional: `vocabulary`, a file with the
+words that a small model knows, one per line; `default_solver`, beside the default steps; `default_drafts`, how many drafts of a picture CLIP chooses
+from; and the model name `local-dir:FOLDER` of open_clip,
 relative to the config.
 """
 
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from engine.errors import Misconfigured
 from engine.files import File
 from engine.jobs import CANDIDATES_LIMIT
-from engine.options import Solver
+from engine.options import DRAFTS_LIMIT, Solver
 
 LOCAL_CLIP = "local-dir:"
 """Before a name of open_clip's: a folder in its format."""
@@ -56,6 +57,7 @@ class DecoderSources(Strict):
 
     unet_sources: list[UnetSource] = Field(min_length=1)
     final_unet_number: int | None = None
+    default_drafts: Annotated[int, Field(ge=1, le=DRAFTS_LIMIT)] = 1
 
     @model_validator(mode="after")
     def check_numbers(self) -> "DecoderSources":

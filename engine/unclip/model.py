@@ -52,7 +52,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A loaded model, or the parts of one that its config names. `fingerprint` tells its weights from others, `dtype` is what they compute in."""
+    """A loaded model, or the parts of one that its config names. `fingerprint` tells its weights from others, `dtype` is what they compute in.
+
+    `drafts` are usually painted of a picture, for CLIP to choose from.
+    """
 
     name: str
     known_words: tuple[str, ...]
@@ -65,6 +68,7 @@ class Model:
     space: str = ""
     fingerprint: str = ""
     dtype: torch.dtype = torch.float32
+    drafts: int = 1
 
     @property
     def computed(self) -> str:
@@ -112,7 +116,20 @@ class Model:
             stages = tuple(replace(stage, playback=Playback(stage.unet.answer)) for stage in stages)
         words = read_vocabulary(config.vocabulary, path.parent)
         space, fingerprint = name_of_space(path, config), fingerprint_of(config, path.parent)
-        return cls(path.stem, words, clip, prior, prior_setting, stages, settings, lodging, space, fingerprint, number_format)
+        return cls(
+            path.stem,
+            words,
+            clip,
+            prior,
+            prior_setting,
+            stages,
+            settings,
+            lodging,
+            space,
+            fingerprint,
+            number_format,
+            config.decoder.default_drafts if config.decoder else 1,
+        )
 
 
 class Files:

@@ -61,7 +61,9 @@ def dream(painter: "Painter", prompts: Sequence[str], how: Options) -> Commissio
     """Paint what prompts describe; see `Painter.dream`."""
     painter.needs("dream", clip=True, prior=True, decoder=True)
     wanted = [sample for prompt in checked(prompts) for sample in samples_of(prompt, how)]
-    return Commission(wanted, how, facts={"operation": "dream"})
+    drafts = painter.drafts(how)
+    facts: dict[str, Any] = {"operation": "dream"} | ({"drafts": drafts} if drafts > 1 else {})
+    return Commission(wanted, how, drafts=drafts, facts=facts)
 
 
 def variation(

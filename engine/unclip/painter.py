@@ -54,8 +54,9 @@ log = logging.getLogger(__name__)
 
 TEXTS_KEPT, DREAMS_KEPT = 64, 4096
 """Prompts that were read, a quarter of a megabyte each with LAION's CLIP, and embeddings that the prior drew, of a few kilobytes."""
-FIRST_CANDIDATE_STREAM, FIRST_TRACE_STREAM = 100, 200
-"""Streams of noise below the first belong to the prior's first draw and to the unets; those from the second on to the ways back of the unets."""
+FIRST_CANDIDATE_STREAM, FIRST_TRACE_STREAM, DRAFT_STREAMS = 100, 200, 1000
+"""Streams of noise below the first belong to the prior's first draw and to the unets; those from the second on to the ways back of the unets; a draft
+after the first has streams of its own, so many further on than those of the one before."""
 EVERYDAY = (
     "person", "child", "face", "crowd", "dog", "cat", "horse", "bird", "fish", "insect", "flower", "tree", "forest", "mountain", "beach", "sea",
     "river", "desert", "sky", "sunset", "snowy landscape", "city street", "house", "castle", "bridge", "room", "kitchen", "chair", "table", "lamp",
@@ -511,12 +512,38 @@ class Painter:
         count = Counter(report, sum(self.prior_steps(batch, how) + self.unet_steps(batch, commission) for batch in parts))
         result = []
         for batch in parts:
-            embeds = yield from self.embeds_of(batch, how, count)
-            samples = yield from self.decode(batch, embeds, commission, count)
+            batch, embeds, rest = yield from self.draft(batch, commission, count)
+            samples = yield from self.decode(batch, embeds, rest, count)
             for sample, embed, image in zip(batch, embeds.float().cpu().numpy(), to_images(samples), strict=True):
                 facts = commission.facts | sample.facts | self.facts(sample, how, settings)
                 result.append(Painted(self.with_receipt(commission.finish(image), sample, facts), embed if len(embed) else None, facts))
         return result
+
+    def draft(self, batch: Sequence[Sample], commission: Commission, count: Counter) -> Course[tuple[Sequence[Sample], Tensor, Commission]]:
+        """Choose what samples are to show, (B, D), and where a commission wants drafts, paint them: returns also what is left to be painted of it.
+
+        Only unets that paint no larger than CLIP looks take part, the base at least; the others enlarge what was chosen.
+        """
+        if commission.drafts == 1:
+            return batch, (yield from self.embeds_of(batch, commission.how, count)), commission
+        drafts = [replace(sample, draft=number) for number in range(commission.drafts) for sample in batch]
+        embeds = yield from self.embeds_of(drafts, commission.how, count)
+        assert self.parts.clip is not None
+        last = max(1, sum(stage.side <= self.parts.clip.side for stage in self.parts.stages))
+        small = yield from self.decode(drafts, embeds, replace(commission, last=last), count)
+        chosen = self.nearest(drafts, small, commission.drafts)
+        batch = [replace(sample, smaller=small[row]) for sample, row in zip(batch, chosen, strict=True)]
+        return batch, embeds[chosen], replace(commission, first=last + 1)
+
+    def nearest(self, drafts: Sequence[Sample], small: Tensor, number: int) -> list[int]:
+        """Return the row, of (number × B, C, S, S) in [-1, 1], of the draft of each picture that CLIP finds nearest to its prompt."""
+        clip = self.parts.clip
+        assert clip is not None
+        with self.parts.lodging.visit(clip):
+            seen = clip.embed_image((scaled(small, clip.side) + 1) / 2)
+        text = self.read([sample.prompt for sample in drafts]).embed
+        best = F.cosine_similarity(seen.float(), text.float(), dim=-1).unflatten(0, (number, -1)).argmax(0)
+        return (best * len(best) + torch.arange(len(best), device=best.device)).tolist()
 
     def embeds_of(self, batch: Sequence[Sample], how: Options, count: Counter) -> Course[Tensor]:
         """Return what samples are to show, (B, D): what is given of it, what the prior draws, and what is made of several."""
@@ -554,6 +581,10 @@ class Painter:
             settings.append(replace(walkable(stage, own, steps, guidance, how), interval=how.interval))
         return tuple(settings)
 
+    def drafts(self, how: Options) -> int:
+        """Return how many drafts are painted of a picture: one where CLIP does not look at pictures."""
+        return how.drafted(self.parts.drafts) if self.space else 1
+
     def prior_setting(self, how: Options) -> Setting:
         """Say how the prior is walked."""
         own = self.parts.prior_setting
@@ -575,7 +606,7 @@ class Painter:
 
     def walked(self, commission: Commission) -> list[tuple[UnetStage, Setting]]:
         """Return the unets that a commission takes, and how each is walked."""
-        return list(zip(self.parts.stages, self.settings(commission.how), strict=True))[commission.first - 1 :]
+        return list(zip(self.parts.stages, self.settings(commission.how), strict=True))[commission.first - 1 : commission.last]
 
     @torch.inference_mode()
     def read(self, prompts: Sequence[str]) -> TextCondition:
@@ -611,8 +642,9 @@ class Painter:
             return clip.embed_image((to_samples(framed).to(lodging.device) + 1) / 2)
 
     def imagine(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: Counter) -> Course[Tensor]:
-        """Let the prior draw a picture embedding for each sample, (B, D) float of unit length, the nearest to its prompt of all candidates.
+        """Let the prior draw a picture embedding for each sample, (B, D) float of unit length: the nearest to its prompt of all candidates.
 
+        Further drafts of a picture get the next nearest, and after the last the nearest again.
         What it drew before it does not draw again.
         """
         setting = self.prior_setting(how)
@@ -626,10 +658,15 @@ class Painter:
                 self.dreams.keep(key, own)
         else:
             count.skip(self.prior_steps(batch, how))
-        return torch.stack([embed for key in keys if (embed := found[key]) is not None])
+        return torch.stack(
+            [embeds[sample.draft % len(embeds)] for sample, key in zip(batch, keys, strict=True) if (embeds := found[key]) is not None]
+        )
 
     def draw_embeds(self, batch: Sequence[Sample], text: TextCondition, how: Options, count: Counter) -> Course[Tensor]:
-        """Let the prior draw for samples, (B, D) float of unit length: all candidates beside each other, for a step of many takes little longer."""
+        """Let the prior draw for samples, (B, candidates, D) float of unit length, the nearest to the prompt first.
+
+        All candidates are drawn beside each other, for a step of many takes little longer.
+        """
         prior, setting = self.parts.prior, self.prior_setting(how)
         assert prior is not None
         draws = setting.candidates
@@ -643,8 +680,8 @@ class Painter:
         walk = Walk(brief, prior.start(draw()), steps, rule, draw, predicts=prior.predicts, settle=prior.settle, on_step=on_step)
         yield Leg(prior.net, prior.ask, walk)
         embeds = (prior.finish(walk.sample) / prior.scale).unflatten(0, (draws, len(batch)))
-        nearest = F.cosine_similarity(embeds, text.embed.float(), dim=-1).argmax(0)
-        return embeds[nearest, torch.arange(len(batch), device=nearest.device)]
+        order = F.cosine_similarity(embeds, text.embed.float(), dim=-1).argsort(dim=0, descending=True, stable=True)
+        return embeds.gather(0, order[..., None].expand_as(embeds)).transpose(0, 1)
 
     def decode(self, batch: Sequence[Sample], embeds: Tensor, commission: Commission, count: Counter) -> Course[Tensor]:
         """Walk down the cascade: (B, C, H, W) float, pictures in [-1, 1] but for the last step's overshoot."""
@@ -659,7 +696,7 @@ class Painter:
             with self.parts.lodging.visit(stage.unet):
                 lowres = {} if samples is None else stage.enlarge(samples, draw)
                 brief = stage.brief(embeds, text, setting.guidance, lowres, steps, setting.interval)
-            x, on_step = draw(), partial(count.step, "base" if number == 1 else "upsampler")
+            x, on_step = draw(), partial(count.step, "base" if number == 1 else "upsampler", shown=sum(not sample.draft for sample in batch))
             if traces:
                 traced = yield from self.trace_back(batch, traces, stage, number, steps, on_step)
                 turn = torch.tensor([trace.fresh * math.pi / 2 for trace in traces], device=device).view(-1, 1, 1, 1)
@@ -712,7 +749,8 @@ class Painter:
 
     def noise(self, batch: Sequence[Sample], stage: UnetStage, stream: int) -> Draw:
         """Return the samples' own sources of noise for a stage."""
-        return noise_from_seeds([sample.seed for sample in batch], (stage.unet.channels, stage.side, stage.side), self.parts.lodging.device, stream)
+        shape, streams = (stage.unet.channels, stage.side, stage.side), [stream + DRAFT_STREAMS * sample.draft for sample in batch]
+        return noise_from_seeds([sample.seed for sample in batch], shape, self.parts.lodging.device, streams)
 
     def text_for(self, prompts: Sequence[str]) -> TextCondition | None:
         """Read prompts where any unet looks at them; of no prompt there are no tokens, as where texts were dropped in training."""

@@ -93,6 +93,7 @@ def options_of(painter: "Painter", receipt: dict[str, str]) -> Options:
     prior_guidance = float(receipt["prior_guidance"]) if "prior_guidance" in receipt else None
     return Options(
         count=1,
+        drafts=int(receipt.get("drafts", 1)),
         seed=int(receipt["seed"]),
         # What a model does by itself may be more than anybody may ask for.
         steps=[*before, *(None if value == usual.steps else value for value, usual in zip(steps, own, strict=True))],

@@ -96,7 +96,7 @@ def bundled(steps: int | None = None) -> Iterator[Pair]:
         return decoder.sample(image_embed=embed, cond_scale=tuple(setting.guidance for setting in settings))
 
     def ours() -> object:
-        embeds = painter.alone(painter.draw_embeds(batch, text, how, count))
+        embeds = painter.alone(painter.draw_embeds(batch, text, how, count))[:, 0]
         return painter.alone(painter.decode(batch, embeds, Commission(batch, how), count))
 
     said = "equal steps" if steps is None else f"{steps} steps of each unet against our usual ones"

@@ -110,6 +110,7 @@ def test_what_only_unclip_can_do_is_written_too(engine: CommandLine, tmp_path: P
     [
         (["dream", "a", "b" * 10_000], 2, "prompt must be at most 1000"),
         (["dream", "a", "--candidates", "33"], 2, "candidates must be 1 to 32, not 33."),
+        (["dream", "a", "--drafts", "0"], 2, "drafts must be 1 to 16, not 0."),
         (["dream", "a", "--guidance", "1,x"], 2, "argument --guidance"),
         (["variation", "nowhere.png"], 2, "nowhere.png: No such file"),
         (["variation", "README.md", "--steps", "1"], 2, "cannot be read"),

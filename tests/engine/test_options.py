@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidRequest
 from engine.jobs import Preset
-from engine.options import EFFORTS, LEAST_STEPS, Options
+from engine.options import DRAFTS_LIMIT, EFFORTS, LEAST_STEPS, Options
 
 
 @given(usual=st.integers(1, 10_000), most=st.integers(1, 1000))
@@ -21,6 +21,14 @@ def test_the_best_preset_chooses_between_draws_of_the_prior_unless_told_otherwis
     assert Options(preset=Preset.BEST, candidates=2).draws(8) == 2
     with pytest.raises(InvalidRequest, match="candidates must be 1 to 32"):
         Options(preset=Preset.BEST, candidates=0)
+
+
+def test_drafts_are_the_models_unless_told_otherwise_or_in_haste() -> None:
+    assert Options().drafted(4) == Options(preset=Preset.BEST).drafted(4) == Options(preset=Preset.FAST, drafts=4).drafted(2) == 4
+    assert Options(preset=Preset.FAST).drafted(4) == Options(drafts=1).drafted(4) == 1
+    for wrong in (0, DRAFTS_LIMIT + 1):
+        with pytest.raises(InvalidRequest, match=f"drafts must be 1 to {DRAFTS_LIMIT}"):
+            Options(drafts=wrong)
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ FOLDER = Path(__file__).parents[3] / "configs" / "picturebook"
 
 @pytest.fixture(scope="module")
 def painter() -> Painter:
-    """The bundled model, with its real weights; where nothing else is asked for, its prior is quicker than it usually is."""
+    """The bundled model, with its real weights; where nothing else is asked for, it is quicker than it usually is."""
     model = Painter.from_config(FOLDER / "picturebook.json", device="cpu").parts
-    return Painter(replace(model, prior_setting=replace(model.prior_setting, steps=12, candidates=1)))
+    return Painter(replace(model, prior_setting=replace(model.prior_setting, steps=12, candidates=1), drafts=1))
 
 
 @pytest.fixture(autouse=True, scope="session")

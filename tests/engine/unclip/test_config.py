@@ -35,7 +35,8 @@ EVERY_KEY: dict[str, Any] = {
                 "load_config_from": FILE,
             },
             {"unet_numbers": [3], "load_model_from": {"load_type": "local", "path": "x.pth"}},
-        ]
+        ],
+        "default_drafts": 4,
     },
     "prior": {"default_sample_timesteps": 64, "default_cond_scale": 1.0, "load_model_from": FILE, "load_config_from": FILE},
     "clip": {"make": "openai", "model": "ViT-L/14", "base_model_kwargs": None},
@@ -94,6 +95,7 @@ def changed(path: tuple[str | int, ...], value: object) -> dict[str, Any]:
             "default_solver.0: Input should be 'ddpm', 'ddim', 'dpm++' or 'dpm++sde'",
         ),
         (("decoder", "unet_sources", 0, "default_solver"), ["ddim"], "default_solver must hold one value per unet: 2, not 1"),
+        (("decoder", "default_drafts"), 17, "decoder.default_drafts: Input should be less than or equal to 16 (got 17)"),
         (("devices",), 3, "devices"),
         (("strict_loading",), "maybe", "strict_loading"),
     ],

@@ -367,6 +367,7 @@ def changed(png: bytes, **facts: object) -> bytes:
         {"steps": 4, "prior_steps": 5},
         {"solver": Solver.DPM_SDE, "steps": 3, "prior_steps": 4, "guidance": 1.7, "prior_seed": 99, "candidates": 2},
         {"steps": [2, 1], "guidance_interval": (0.1, 0.8), "preset": "best"},
+        {"steps": [2, 2, 1], "prior_steps": 4, "candidates": 2, "drafts": 3},
     ],
 )
 def test_a_dream_is_verified_from_its_receipt_alone(painter: Painter, ways: dict) -> None:
@@ -447,6 +448,7 @@ def test_receipts_that_cannot_be_followed_are_refused(painter: Painter, cat: Pai
         ({"solver": "euler"}, "be whole"),
         ({"prior_seed": "-1"}, "prior_seed must be"),
         ({"candidates": "1000000"}, "candidates must be"),
+        ({"drafts": "1000000"}, "drafts must be"),
         ({"prior_steps": "1e9"}, "be whole"),
         ({"prompt": "x" * 5000}, "prompt must be at most"),
         ({"operation": "explode"}, "does not say"),
@@ -464,7 +466,20 @@ def test_receipts_that_cannot_be_followed_are_refused(painter: Painter, cat: Pai
 @given(
     facts=st.dictionaries(
         st.sampled_from(
-            ("operation", "steps", "guidance", "solver", "seed", "prior_seed", "prior_steps", "prior_solver", "candidates", "framing", "sources")
+            (
+                "operation",
+                "steps",
+                "guidance",
+                "solver",
+                "seed",
+                "prior_seed",
+                "prior_steps",
+                "prior_solver",
+                "candidates",
+                "drafts",
+                "framing",
+                "sources",
+            )
             + ("strength", "weights", "text_1", "text_2", "picture_1", "frames", "step", "before", "prompt", "guidance_interval", "resamples")
         ),
         st.none()

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from tests.engine.unclip.test_dialects import fixture, state_dict
 
 FOLDER = Path(__file__).parents[3] / "configs" / "picturebook"
 CAT = "a cat on a red background"
+UNCOUNTED = Counter(no_report, 10**9)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +143,8 @@ def test_walks_that_are_guided_at_other_times_share_a_step(painter: Painter, mon
     monkeypatch.setattr("engine.unclip.company.GAIN", 0.0)
     ways = [{"guidance": 3.0, "guidance_interval": interval} for interval in ((0.0, 1.0), (0.3, 0.6), (0.0, 0.2))] + [{"guidance": 1.0}]
     hows = [Options(count=1, seed=number, steps=6, **way) for number, way in enumerate(ways)]
+    # What the prior draws is known then, so that all of them begin at the base.
+    alone = [painter.alone(painter.work(operations.dream(painter, [CAT], how), no_report))[0] for how in hows]
     company: Company[Any, Any] = Company(painter.parts.lodging, lambda how: painter.work(operations.dream(painter, [CAT], how), no_report), {})
     asked = UnetStage.ask
     shared: list[int] = []
@@ -149,9 +153,8 @@ def test_walks_that_are_guided_at_other_times_share_a_step(painter: Painter, mon
     while any(ticket.result is None and ticket.error is None for ticket in tickets):
         company.step()
     assert max(shared) == len(hows)
-    for how, ticket in zip(hows, tickets, strict=True):
-        alone = painter.alone(painter.work(operations.dream(painter, [CAT], how), no_report))
-        assert ticket.error is None and np.abs(pixels(ticket.result[0]) - pixels(alone[0])).max() <= 1
+    for ticket, expected in zip(tickets, alone, strict=True):
+        assert ticket.error is None and np.abs(pixels(ticket.result[0]) - pixels(expected)).max() <= 1
 
 
 def test_candidates_bring_the_embedding_nearer_to_the_prompt(painter: Painter) -> None:
@@ -168,6 +171,55 @@ def test_the_first_candidate_is_the_draw_without_candidates(painter: Painter) ->
     best = [painter.embed([CAT], seed=seed, candidates=2)[0].image_embed for seed in range(4)]
     same = [np.allclose(one, two, atol=1e-5) for one, two in zip(single, best, strict=True)]
     assert any(same) and not all(same)
+
+
+def drafted(painter: Painter, draft: Sample, how: Options) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a draft shows, (1, D), and what the two unets that paint no larger than CLIP looks make of it alone, (1, C, S, S)."""
+    embed = painter.alone(painter.embeds_of([draft], how, UNCOUNTED))
+    return embed, painter.alone(painter.decode([draft], embed, Commission([draft], how, last=2), UNCOUNTED))
+
+
+def test_of_drafts_the_one_that_clip_finds_nearest_is_finished(painter: Painter, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = Options(count=2, seed=3, steps=[4, 2, 1], prior_steps=6, candidates=2, drafts=3)
+    enlarged: list[torch.Tensor] = []
+    enlarge = UnetStage.enlarge
+    monkeypatch.setattr(UnetStage, "enlarge", lambda stage, samples, draw: enlarged.append(samples) or enlarge(stage, samples, draw))
+    painted = painter.alone(painter.work(operations.dream(painter, [CAT], how), no_report))
+    assert [len(samples) for samples in enlarged] == [6, 2] and [one.settings["drafts"] for one in painted] == [3, 3]
+    text, clip, chosen = painter.read([CAT]).embed, painter.parts.clip, set()
+    assert clip is not None
+    for sample, one, finished in zip(samples_of(CAT, how), painted, enlarged[1], strict=True):
+        embeds, alone = map(torch.cat, zip(*(drafted(painter, replace(sample, draft=number), how) for number in range(3)), strict=True))
+        seen = clip.embed_image((F.interpolate(alone, clip.side, mode="bicubic", antialias=True).clamp(-1, 1) + 1) / 2)
+        best = int(F.cosine_similarity(seen, text).argmax())
+        assert (finished - alone[best]).abs().max() < 1e-3 and np.allclose(one.embed, embeds[best], atol=1e-5)
+        chosen.add(best)
+        # Drafts show the candidates in turn, the nearest to the prompt first.
+        near, far, again = F.cosine_similarity(embeds, text).tolist()
+        assert near == again > far
+    assert chosen != {0}
+
+
+def test_one_draft_is_the_picture_itself_and_previews_show_as_many_as_are_asked_for(painter: Painter) -> None:
+    sizes = set()
+
+    def look(progress: Progress) -> None:
+        if progress.preview is not None:
+            sizes.add(Image.open(io.BytesIO(progress.preview())).size)
+
+    quick: dict[str, Any] = {"count": 2, "seed": 3, "steps": [2, 1, 1], "prior_steps": 4}
+    plain = painter.dream([CAT], **quick)
+    assert "drafts" not in plain[0].settings
+    painter.dream([CAT], look, drafts=4, **quick)
+    wide = {size[0] / size[1] for size in sizes}
+    assert wide == {2.0}
+    drawn = [painter.dream([CAT], **quick, drafts=number) for number in (1, 4)]
+    assert all(np.array_equal(pixels(one), pixels(other)) for one, other in zip(plain, drawn[0], strict=True))
+
+
+def test_where_clip_does_not_look_at_pictures_there_are_no_drafts(painter: Painter) -> None:
+    blind = Painter(replace(painter.parts, clip=None, drafts=4))
+    assert Painter(replace(painter.parts, drafts=4)).drafts(Options()) == 4 and blind.drafts(Options(drafts=4)) == 1
 
 
 def test_embeddings_follow_the_contract_of_conditioned_prior(painter: Painter) -> None:
@@ -229,6 +281,7 @@ def test_upscaling_keeps_the_picture(painter: Painter, cat: Painted) -> None:
 def test_every_step_is_counted_and_can_be_the_last(painter: Painter, cat: Painted) -> None:
     for work in (
         lambda one, report: one.dream([CAT], report, count=3, seed=1, steps=3, prior_steps=5, candidates=2, batch=2),
+        lambda one, report: one.dream([CAT], report, count=3, seed=1, steps=3, prior_steps=5, drafts=2, batch=2),
         lambda one, report: one.inpaint(cat.picture.png, left_half(cat.image.size), CAT, report, count=1, seed=1, steps=3, resamples=3),
         lambda one, report: one.variation([cat.picture.png] * 2, report, count=1, seed=1, steps=3),
         lambda one, report: one.upscale([cat.picture.png], report),
