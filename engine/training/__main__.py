@@ -1,6 +1,7 @@
 """From pictures to a model: data, training, and the recipe of the bundled model.
 
     python -m engine.training data SOURCE OUT              # pictures with captions into shards
+    python -m engine.training drawn SHARDS OUT --config MODEL.json  # and with what its prior draws
     python -m engine.training clip --config TRAIN.json     # and prior, and decoder
     python -m engine.training finetune SHARDS --name NAME  # a few pictures of something new into a model that the bot offers
     python -m engine.training world OUT                    # the bundled model's own world as shards; then its recipe, see picturebook.py
@@ -21,6 +22,7 @@ import torch
 from engine.errors import Misconfigured
 from engine.training import finetune, picturebook, runs
 from engine.training.data import command as data
+from engine.training.data import drawn
 
 INTERRUPTED = 130
 
@@ -65,6 +67,7 @@ def gallery(options: argparse.Namespace) -> str:
 Command = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], str]]
 COMMANDS: dict[str, Command] = {
     "data": ("pictures with captions into shards", data.add_arguments, data.run),
+    "drawn": ("shards with what a prior draws beside what CLIP sees", drawn.add_arguments, drawn.run),
     "clip": ("train a CLIP", runs.add_arguments, runs.run_clip),
     "prior": ("train a diffusion prior", runs.add_arguments, runs.run_prior),
     "decoder": ("train a decoder: base, upsamplers, or both", runs.add_arguments, runs.run_decoder),

@@ -6,18 +6,19 @@ Every line is `python -m engine.training …`; TRAIN stands for configs/training
     clip --config TRAIN-clip.json --data runs/world --out runs/clip
     data runs/world runs/shards --config TRAIN.json --side 128 --shard-size 2000
     prior --config TRAIN-prior.json --out runs/prior
+    export --prior runs/prior/best.safetensors
+    drawn runs/shards runs/mixed --config configs/picturebook/picturebook.json
     decoder --config TRAIN-base.json --out runs/base
     decoder --config TRAIN-enlarger.json --out runs/enlarger
     decoder --config TRAIN-upsampler.json --out runs/upsampler
-    export --clip TRAIN --prior runs/prior/best.safetensors --unets runs/base/best.safetensors runs/enlarger/best.safetensors
-        runs/upsampler/best.safetensors
+    export --clip TRAIN --unets runs/base/best.safetensors runs/enlarger/best.safetensors runs/upsampler/best.safetensors
     gallery
 
 What the lines for CLIP and upsampler made lies in TRAIN/ already (the upsampler in float16), and they may be left out. CLIP is told confusable
 captions, since a batch seldom holds two pictures that differ only in where things are: without them its embeddings said nothing of places, and no
 decoder could learn any. It sees objects on backgrounds of any colour, and all colours a little off: with the ten that have a name alone, it did not
 know an object on a background that it had never seen it on (`tests.benchmarks.probe`: 61 %, and now 95 %), nor could a decoder paint it.
-The base paints 16 px; the enlarger, 32 px, is told the embedding too; the upsampler, 128 px, is not. Each is trained by itself on true smaller
+The base paints 16 px, the enlarger 32 px, the upsampler 128 px; only the base is told the embedding. Each is trained by itself on true smaller
 pictures, so the unet before it in a config only says how large those are.
 
 The weights in the tree came there in stages, each from the one before, while the world and these configs grew to what they are now: CLIP in 1,000,
