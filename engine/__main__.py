@@ -138,7 +138,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
         command.add_argument(
             "--preset", type=Preset, choices=list(Preset), default=Preset.BALANCED, help="how much work a picture is worth (default balanced)"
         )
-        if command is dream:
+        if command in (dream, variation):
             command.add_argument(
                 "--drafts", type=int, help=f"small pictures for CLIP to choose from, for each, 1 to {DRAFTS_LIMIT} (default the model's)"
             )

@@ -91,9 +91,10 @@ class Options:
     from `seed`, which is random where none is given; the prior draws with the seed of the first picture that it serves, or with `prior_seed`
     for all. `steps` and `guidance` are the base decoder's, or lists with one value, or None, per unet; unets are guided only at the noise times
     between the two shares of `guidance_interval`, 0 clean and 1 noise (Kynkäänniemi et al. 2024, arXiv:2404.07724). `candidates` are drawn per
-    prior sample, and CLIP keeps the nearest to the prompt; of each picture of a dream, `drafts` are painted no larger than CLIP looks,
-    each from another candidate, the nearest first, and CLIP keeps the nearest draft (Ramesh et al. 2021, arXiv:2102.12092, section 2.6).
-    `resamples` is how often a step is taken when inpainting; `solver` is that of all stages. At most `batch` pictures are painted at once.
+    prior sample, and CLIP keeps the nearest to the prompt; of each picture of a dream or variation, `drafts` are painted no
+    larger than CLIP looks, those of dreams from the candidates in turn, the nearest first, and CLIP keeps the nearest (Ramesh et al. 2021,
+    arXiv:2102.12092, section 2.6). `resamples` is how often a step is taken when inpainting; `solver` is that of all stages. At most `batch`
+    pictures are painted at once.
 
     Raises:
         InvalidRequest: a value is outside its range.

@@ -61,9 +61,13 @@ def dream(painter: "Painter", prompts: Sequence[str], how: Options) -> Commissio
     """Paint what prompts describe; see `Painter.dream`."""
     painter.needs("dream", clip=True, prior=True, decoder=True)
     wanted = [sample for prompt in checked(prompts) for sample in samples_of(prompt, how)]
-    drafts = painter.drafts(how)
-    facts: dict[str, Any] = {"operation": "dream"} | ({"drafts": drafts} if drafts > 1 else {})
-    return Commission(wanted, how, drafts=drafts, facts=facts)
+    return in_drafts(painter, Commission(wanted, how, facts={"operation": "dream"}))
+
+
+def in_drafts(painter: "Painter", commission: Commission) -> Commission:
+    """Have CLIP choose among as many drafts as are usual or asked for."""
+    drafts = painter.drafts(commission.how)
+    return replace(commission, drafts=drafts, facts=commission.facts | {"drafts": drafts}) if drafts > 1 else commission
 
 
 def variation(
@@ -97,7 +101,8 @@ def variation(
         for sample in samples_of(prompt, how):
             meant = drifted(embed, sample.seed, drift) if drift else embed
             wanted.append(replace(sample, embed=meant, trace=trace, facts={"sources": [hash_of(file)]}))
-    return Commission(wanted, how, facts=facts)
+    commission = Commission(wanted, how, facts=facts)
+    return commission if is_traced else in_drafts(painter, commission)
 
 
 def drifted(embed: Tensor, seed: int, share: float) -> Tensor:

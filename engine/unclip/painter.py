@@ -536,13 +536,16 @@ class Painter:
         return batch, embeds[chosen], replace(commission, first=last + 1)
 
     def nearest(self, drafts: Sequence[Sample], small: Tensor, number: int) -> list[int]:
-        """Return the row, of (number × B, C, S, S) in [-1, 1], of the draft of each picture that CLIP finds nearest to its prompt."""
+        """Return the row, of (number × B, C, S, S) in [-1, 1], of the draft of each picture that CLIP finds nearest.
+
+        To the prompt, or where there is none but an embedding to show, to that.
+        """
         clip = self.parts.clip
         assert clip is not None
         with self.parts.lodging.visit(clip):
             seen = clip.embed_image((scaled(small, clip.side) + 1) / 2)
-        text = self.read([sample.prompt for sample in drafts]).embed
-        best = F.cosine_similarity(seen.float(), text.float(), dim=-1).unflatten(0, (number, -1)).argmax(0)
+        meant = [sample.embed if isinstance(sample.embed, Tensor) else self.read([sample.prompt]).embed[0] for sample in drafts]
+        best = F.cosine_similarity(seen.float(), torch.stack(meant).float(), dim=-1).unflatten(0, (number, -1)).argmax(0)
         return (best * len(best) + torch.arange(len(best), device=best.device)).tolist()
 
     def embeds_of(self, batch: Sequence[Sample], how: Options, count: Counter) -> Course[Tensor]:

@@ -29,7 +29,7 @@ from engine.training import world
 from engine.training.clip import misspelt
 from engine.training.sheets import contact_sheet
 from engine.training.world import BACKGROUNDS, NAMES, OBJECTS, PLACE_WORDS, SIDE, SIZE_NAMES, SIZES, Place, Scene, Sprites, Thing
-from engine.unclip.commissions import Commission, samples_of
+from engine.unclip.commissions import Commission, no_report, samples_of
 from engine.unclip.painter import Painter
 
 MODEL = Path(__file__).parents[2] / "configs" / "picturebook" / "picturebook.json"
@@ -258,12 +258,13 @@ class Benchmark:
         tell("object and background right in spite of", figures)
 
     def guidance(self) -> None:
-        """What guidance, the prior and its candidates are worth."""
+        """What guidance, the prior, its candidates and drafts are worth."""
         scenes = held_out_singles(self.prompts // 5)
         prompts = [prompt_of(scene) for scene in scenes]
         ways: dict[str, dict[str, object]] = {f"decoder guidance {scale:g}": {"guidance": scale} for scale in (1.0, 1.5, 3.0, 6.0)}
         ways |= {f"prior guidance {scale:g}": {"prior_guidance": scale} for scale in (1.0, 2.0)}
         ways |= {f"candidates {count}": {"candidates": count} for count in (1, 2, 8)}
+        ways |= {f"drafts {count}": {"drafts": count} for count in (1, 2, 8)}
         figures: dict[str, Sequence[bool]] = {}
         for name, options in ways.items():
             figures[name] = all_right(scenes, self.dream(prompts, **options))
@@ -272,7 +273,9 @@ class Benchmark:
             how = Options(count=1, seed=start)
             embeds = self.painter.read(prompts[start : start + AT_ONCE]).embed
             samples = [replace(samples_of(prompt, how)[0], embed=embed) for prompt, embed in zip(prompts[start:], embeds, strict=False)]
-            without += self.look([one.image for one in self.painter.alone(self.painter.work(Commission(samples, how), lambda progress: None))])
+            without += self.look(
+                [one.image for one in self.painter.alone(self.painter.work(Commission(samples, how, drafts=self.painter.drafts(how)), no_report))]
+            )
         figures["no prior: the text's embedding"] = all_right(scenes, without)
         tell("object, background, size and place, with", figures)
 

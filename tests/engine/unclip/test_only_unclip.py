@@ -382,6 +382,7 @@ def test_every_operation_is_verified_with_what_it_was_made_from(painter: Painter
     quick = {"count": 1, "seed": 3, "steps": 2, "prior_steps": 3}
     made: list[tuple[list[Painted], list[bytes]]] = [
         (painter.variation([png], **quick), [png]),
+        (painter.variation([png], drafts=2, drift=0.1, **quick), [png]),
         (painter.variation([png], strength=0.3, drift=0.25, framing=Framing.FIT, **quick), [png]),
         (painter.inpaint(png, mask, DOG, resamples=2, **quick), [png, mask]),
         (painter.upscale([png], seed=3, steps=[1, 3]), [png]),

@@ -200,6 +200,19 @@ def test_of_drafts_the_one_that_clip_finds_nearest_is_finished(painter: Painter,
     assert chosen != {0}
 
 
+def test_of_drafts_of_a_variation_the_one_nearest_to_the_picture_is_finished(painter: Painter, cat: Painted) -> None:
+    quick: dict[str, Any] = {"count": 4, "seed": 1, "steps": [4, 2, 1]}
+    meant = painter.look([cat.image.convert("RGB")], Framing.CROP)
+
+    def likeness(drafts: int, **ways: Any) -> float:
+        varied = painter.variation([cat.picture.png], drafts=drafts, **quick, **ways)
+        assert ("drafts" in varied[0].settings) == (drafts > 1 and not ways)
+        return float(F.cosine_similarity(painter.look([one.image.convert("RGB") for one in varied], Framing.CROP), meant).mean())
+
+    assert likeness(4) > likeness(1)
+    assert likeness(4, strength=0.5) == likeness(1, strength=0.5)
+
+
 def test_one_draft_is_the_picture_itself_and_previews_show_as_many_as_are_asked_for(painter: Painter) -> None:
     sizes = set()
 
