@@ -22,9 +22,11 @@ The base paints 16 px, the enlarger 32 px, the upsampler 128 px; only the base i
 pictures, so the unet before it in a config only says how large those are.
 
 The weights in the tree came there in stages, each from the one before, while the world and these configs grew to what they are now: CLIP in 1,000,
-400, 600, 900, 900 and 1,400 steps, the prior in 1,000, 700, 600 and 800, the base in 2,000 of 32 pictures and 1,330, 1,150, 1,000, 255, 560, 2,800
-and 2,400 of 64 (the last ones compiled), the enlarger in 1,500, 320 and 160, the upsampler in one run. The last stages of each but the upsampler
-learnt from `world … --scenes 60000 --seed 4`, when captions named two objects in any order and the base's config had no `embed_noise` yet.
+400, 600, 900, 900 and 1,400 steps, the prior in 1,000, 700, 600, 800 and 1,600, the base in 2,000 of 32 pictures and 1,330, 1,150, 1,000, 255, 560,
+2,800, 2,400, 1,450 and 1,425 of 64 (the last ones compiled; of the very last, 1,900 were planned), the enlarger in 1,500, 320 and 160, the
+upsampler in one run. The last stages of CLIP and the enlarger learnt from `world … --scenes 60000 --seed 4`, when captions named two objects in any
+order; those of the prior and the base from seed 5, the base's last one but one with `embed_noise` 0.5 and from CLIP's embeddings alone, its last
+one from two equal copies of one draw of the prior for each sample whose caption names the background, and no other ones.
 """
 
 import io
