@@ -405,7 +405,8 @@ def test_weights_that_only_visit_paint_the_same_and_go_home(painter: Painter) ->
     assert not offloaded.parts.lodging.is_resident
     home = {key: value.data_ptr() for key, value in offloaded.parts.stages[0].unet.state_dict().items()}
     # A painter that remembers nothing: what was drawn in a larger batch differs by rounding.
-    one, other = (each.dream([CAT], count=1, seed=7, steps=3, candidates=1, prior_steps=12)[0] for each in (Painter(painter.parts), offloaded))
+    quick: dict[str, Any] = {"count": 1, "seed": 7, "steps": 3, "candidates": 1, "prior_steps": 12, "drafts": 2}
+    one, other = (each.dream([CAT], **quick)[0] for each in (Painter(painter.parts), offloaded))
     assert np.array_equal(pixels(one), pixels(other))
     assert {key: value.data_ptr() for key, value in offloaded.parts.stages[0].unet.state_dict().items()} == home
 

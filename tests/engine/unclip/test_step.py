@@ -83,16 +83,18 @@ def flops_of(work: Callable[[], object]) -> int:
 
 def test_a_picture_takes_no_more_arithmetic_than_its_steps_need() -> None:
     painter = Painter.from_config(FOLDER / "picturebook.json", device="cpu")
-    needed = 0
+    clip, needed = painter.parts.clip, 0
+    assert clip is not None and painter.parts.drafts > 1
     for stage, setting in zip(painter.parts.stages, painter.parts.settings, strict=True):
         steps, rule = stage.plan(setting.steps, setting.solver)
         lowres = (
             {} if stage.from_side is None else stage.enlarge(torch.zeros(1, 3, stage.from_side, stage.from_side), lambda: torch.zeros(1, 3, 1, 1))
         )
-        embed = torch.nn.functional.normalize(torch.ones(1, painter.parts.clip.width), dim=-1) if painter.parts.clip else torch.zeros(1, 1)
+        embed = torch.nn.functional.normalize(torch.ones(1, clip.width), dim=-1)
         brief = stage.brief(embed, None, setting.guidance, lowres, steps)
         walk = Walk(brief, torch.zeros(1, 3, stage.side, stage.side), steps, rule, lambda: torch.zeros(1), predicts=stage.predicts)
         walk.told.moments[walk.step.time]
-        needed += len(steps) * flops_of(lambda stage=stage, walk=walk: stage.ask([walk]))
+        drafts = painter.parts.drafts if stage.side <= clip.side else 1
+        needed += drafts * len(steps) * flops_of(lambda stage=stage, walk=walk: stage.ask([walk]))
     whole = flops_of(lambda: painter.dream(["a cat on a red background"], seed=3, count=1))
     assert needed < whole <= 1.1 * needed
