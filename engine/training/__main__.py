@@ -25,6 +25,8 @@ from engine.training.data import command as data
 from engine.training.data import drawn
 
 INTERRUPTED = 130
+BEGUN_ANEW = ("drawn", "world", "export", "gallery")
+"""Commands that do not go on where they were."""
 
 
 def add_world(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +99,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on where it was.", file=sys.stderr)
+        print("Interrupted." if options.command in BEGUN_ANEW else "Interrupted. The same command goes on where it was.", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -1,9 +1,8 @@
 """Which files make a model: the JSON of dalle2-laion, read strictly.
 
-Source of the format: LAION-AI/dalle2-laion, `dalle2_laion/config.py`. Four things are new here and optional: `vocabulary`, a file with the
-words that a small model knows, one per line; `default_solver`, beside the default steps; `default_drafts`, how many drafts of a picture CLIP chooses
-from; and the model name `local-dir:FOLDER` of open_clip,
-relative to the config.
+Source of the format: LAION-AI/dalle2-laion, `dalle2_laion/config.py`. Four things are new here and optional: `vocabulary`, a file with the words
+that a small model knows, one per line; `default_solver`, beside the default steps; `default_drafts`, how many drafts of a picture CLIP chooses
+from; and the model name `local-dir:FOLDER` of open_clip, relative to the config.
 """
 
 import json

@@ -116,20 +116,8 @@ class Model:
             stages = tuple(replace(stage, playback=Playback(stage.unet.answer)) for stage in stages)
         words = read_vocabulary(config.vocabulary, path.parent)
         space, fingerprint = name_of_space(path, config), fingerprint_of(config, path.parent)
-        return cls(
-            path.stem,
-            words,
-            clip,
-            prior,
-            prior_setting,
-            stages,
-            settings,
-            lodging,
-            space,
-            fingerprint,
-            number_format,
-            config.decoder.default_drafts if config.decoder else 1,
-        )
+        drafts = config.decoder.default_drafts if config.decoder else 1
+        return cls(path.stem, words, clip, prior, prior_setting, stages, settings, lodging, space, fingerprint, number_format, drafts)
 
 
 class Files:

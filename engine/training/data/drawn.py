@@ -49,7 +49,8 @@ def run(options: argparse.Namespace) -> str:
     """Write the shards and say what is in them.
 
     Raises:
-        Misconfigured: the model has no prior, the shards hold no embeddings or another CLIP's, or the folder holds something already.
+        Misconfigured: the model has no prior, the shards hold no embeddings or another CLIP's, or the folder holds something already or
+            cannot be written to.
     """
     if options.out.exists() and any(options.out.iterdir()):
         raise Misconfigured(f"{options.out} holds something already. Name an empty folder, or one that does not exist.")
@@ -58,7 +59,12 @@ def run(options: argparse.Namespace) -> str:
         raise Misconfigured(f"Model config {options.config} has no prior that could draw. Name one that has.")
     samples = Samples(options.source, embeds=True, width=painter.parts.clip.width)
     drawn = Drawn(painter, samples, options.copies, options.alike, options.seed)
-    write_plain(options.out, drawn.files(), SHARD_SIZE)
+    try:
+        write_plain(options.out, drawn.files(), SHARD_SIZE)
+    except OSError as error:
+        raise Misconfigured(
+            f"{options.out} cannot be written to: {error.strerror or error}. Mend that and start again with an empty folder."
+        ) from None
     return f"{drawn.read:,} samples and {drawn.copied:,} copies with drawn embeddings in {options.out}"
 
 

@@ -80,6 +80,9 @@ def test_equal_seeds_draw_the_same_and_others_do_not(shards: Path, tmp_path: Pat
 def test_what_cannot_be_drawn_for_is_said(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="holds something already"):
         draw(shards, shards)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(Misconfigured, match="cannot be written to: Not a directory"):
+        draw(shards, tmp_path / "file" / "out")
     narrow = tmp_path / "narrow"
     write_plain(narrow, [{"jpg": jpeg(Image.new("RGB", (64, 64))), "txt": b"a cat", "npy": npy(np.ones(3, np.float32))}], 8)
     with pytest.raises(Misconfigured, match="its embeddings are 3 wide, 128 are wanted"):

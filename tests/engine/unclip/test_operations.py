@@ -230,6 +230,12 @@ def test_one_draft_is_the_picture_itself_and_previews_show_as_many_as_are_asked_
     assert all(np.array_equal(pixels(one), pixels(other)) for one, other in zip(plain, drawn[0], strict=True))
 
 
+def test_drafts_may_be_all_that_a_cascade_paints(painter: Painter) -> None:
+    small = Painter(replace(painter.parts, stages=painter.parts.stages[:2], settings=painter.parts.settings[:2]))
+    [picked] = small.dream([CAT], count=1, seed=3, steps=[2, 1], prior_steps=4, drafts=3)
+    assert picked.image.size == (32, 32) and picked.settings["drafts"] == 3
+
+
 def test_where_clip_does_not_look_at_pictures_there_are_no_drafts(painter: Painter) -> None:
     blind = Painter(replace(painter.parts, clip=None, drafts=4))
     assert Painter(replace(painter.parts, drafts=4)).drafts(Options()) == 4 and blind.drafts(Options(drafts=4)) == 1
