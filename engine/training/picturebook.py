@@ -6,12 +6,12 @@ Every line is `python -m engine.training …`; TRAIN stands for configs/training
     clip --config TRAIN-clip.json --data runs/world --out runs/clip
     data runs/world runs/shards --config TRAIN.json --side 128 --shard-size 2000
     prior --config TRAIN-prior.json --out runs/prior
-    export --prior runs/prior/best.safetensors
+    export --clip TRAIN --prior runs/prior/best.safetensors
     drawn runs/shards runs/mixed --config configs/picturebook/picturebook.json
     decoder --config TRAIN-base.json --out runs/base
     decoder --config TRAIN-enlarger.json --out runs/enlarger
     decoder --config TRAIN-upsampler.json --out runs/upsampler
-    export --clip TRAIN --unets runs/base/best.safetensors runs/enlarger/best.safetensors runs/upsampler/best.safetensors
+    export --unets runs/base/best.safetensors runs/enlarger/best.safetensors runs/upsampler/best.safetensors
     gallery
 
 What the lines for CLIP and upsampler made lies in TRAIN/ already (the upsampler in float16), and they may be left out. CLIP is told confusable
