@@ -27,6 +27,11 @@ class Shelf:
         return f'"{hashlib.md5(content).hexdigest()}"'
 
 
+def damaged(content: bytes) -> bytes:
+    """Return a content whose last byte is another one, whatever it was."""
+    return content[:-1] + bytes([content[-1] ^ 1])
+
+
 @contextlib.contextmanager
 def serving(shelf: Shelf) -> Iterator[str]:
     """Serve a shelf and give its address."""

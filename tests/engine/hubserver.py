@@ -5,7 +5,7 @@ import hashlib
 import http.server
 from collections.abc import Iterator
 
-from tests.engine.fileserver import Shelf, listening
+from tests.engine.fileserver import Shelf, damaged, listening
 
 COMMIT = "0" * 39 + "1"
 
@@ -30,7 +30,7 @@ def serving_hub(shelf: Shelf) -> Iterator[str]:
             large = not name.endswith(".json")
             etag = hashlib.sha256(content).hexdigest() if large else hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
             if shelf.kind == "lying":
-                content = content[:-1] + b"!"
+                content = damaged(content)
             headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT, "Accept-Ranges": "bytes"}
             self.answer(200, content, headers | ({"X-Linked-Etag": f'"{etag}"', "X-Linked-Size": str(len(content))} if large else {}))
 

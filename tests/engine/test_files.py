@@ -19,10 +19,11 @@ from hypothesis import strategies as st
 from engine import files
 from engine.errors import Misconfigured
 from engine.files import File, fetch, file_name, read_digest
-from tests.engine.fileserver import Shelf, serving
+from tests.engine.fileserver import Shelf, damaged, serving
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = os.urandom(3_000_000)
+DAMAGED = damaged(WEIGHTS)
 SHA = hashlib.sha256(WEIGHTS).hexdigest()
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{SHA}\nsize {len(WEIGHTS)}\n".encode()
 
@@ -135,7 +136,7 @@ def test_a_good_file_is_never_replaced_by_a_bad_one(shelf: Shelf, tmp_path: Path
 def test_a_file_that_is_damaged_here_is_fetched_again(shelf: Shelf, tmp_path: Path) -> None:
     file = url(shelf, checksum_file_path=shelf.address + "/pointer")
     path = fetch(file, tmp_path)
-    path.write_bytes(b"!" + WEIGHTS[1:])
+    path.write_bytes(DAMAGED)
     assert fetch(file, tmp_path).read_bytes() == WEIGHTS
 
 
@@ -295,7 +296,7 @@ def test_a_hub_file_that_is_not_its_checksum_is_refused(hub: Shelf, tmp_path: Pa
 def test_a_hub_file_damaged_in_the_cache_is_fetched_again(hub: Shelf, tmp_path: Path) -> None:
     path = Path(from_hub(hub, tmp_path).split()[0]).resolve()
     path.chmod(0o644)
-    path.write_bytes(b"!" + WEIGHTS[1:])
+    path.write_bytes(DAMAGED)
     assert from_hub(hub, tmp_path).endswith(f"{WEIGHTS.hex()[:20]} {len(WEIGHTS)}")
 
 
