@@ -22,6 +22,7 @@ from engine.queue import Limits, Queue
 from engine.studio import Studio, bodies
 from engine.studio.keys import ANYBODY, Keys, Person, Rate
 from engine.studio.refusals import SENTENCES, sentence
+from engine.studio.server import taken
 from engine.worker import Worker
 from tests.conftest import ScriptedPainter
 from tests.engine.studio.conftest import ANN, BOB, PATIENCE_S, House, Open, settings_with
@@ -97,6 +98,11 @@ async def test_a_taken_port_is_named(house: House) -> None:
     port = int(house.address.rstrip("/").rpartition(":")[2])
     with pytest.raises(Misconfigured, match=f"Port {port} of 127.0.0.1 cannot be had"):
         Studio(settings_with(studio_port=port), house.queue, house.history, Worker(house.queue, house.history, ScriptedPainter))
+
+
+def test_an_answer_does_not_wait_for_the_receipt_of_its_head() -> None:
+    with taken("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()[:2]), listening.accept()[0] as accepted:
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 # Names and pages.
