@@ -32,6 +32,15 @@ def test_embeddings_vary_alike_in_every_direction_and_stay_as_long(seed: int, fa
     assert after.max() / after.min() <= before.max() / before.min() * 1.01
 
 
+def test_what_varies_by_a_thousandth_is_heard_unless_a_higher_floor_is_asked_for() -> None:
+    embeds = torch.randn(4000, WIDTH, generator=torch.Generator().manual_seed(1)) * torch.tensor([1.0] * (WIDTH - 1) + [0.001**0.5])
+    loudness = [
+        white[:, -1].square().mean().item() / white[:, 0].square().mean().item()
+        for white in (Whitening.of(embeds)(embeds), Whitening.of(embeds, 0.04)(embeds))
+    ]
+    assert loudness[0] > 0.6 and loudness[1] < 0.05
+
+
 @given(st.integers(0, 1000), st.floats(0.3, 1.0))
 @settings(max_examples=20, deadline=None)
 def test_a_layer_says_the_same_folded_or_not(seed: int, falling: float) -> None:
