@@ -17,7 +17,7 @@ READERS = ("image_to_tokens.0.weight", "to_image_hiddens.0.weight")
 """Weights of the layers of an unet that read embeddings, (…, D)."""
 FLOOR = 0.0004
 """Of what a direction varies on average: directions that vary less are not made as loud as the others. Which of two objects is there is said in
-directions that vary by a thousandth of the average; with a floor of 0.04, a decoder hardly hears them (`tests.benchmarks.probe --pairs --floor 0.04`)."""
+directions that vary by a thousandth of the average; with 0.04, a decoder hardly hears them (`tests.benchmarks.probe --pairs --floor 0.04`)."""
 
 
 @dataclass(frozen=True, slots=True)
